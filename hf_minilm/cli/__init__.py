@@ -1,0 +1,1 @@
+"""What every command asks for, one file a subcommand."""

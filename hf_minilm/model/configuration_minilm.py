@@ -1,0 +1,275 @@
+"""Configuration of the hf_minilm models: what is built, never how it is trained."""
+
+import difflib
+from typing import Any, ClassVar, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+AUTO_MAP = {
+    "AutoConfig": "configuration_minilm.MiniLMConfig",
+    "AutoModel": "modeling_minilm.MiniLMModel",
+    "AutoModelForPreTraining": "modeling_minilm.MiniLMForPreTraining",
+    "AutoModelForMaskedLM": "modeling_minilm.MiniLMForMaskedLM",
+    "AutoModelForNextSentencePrediction": "modeling_minilm.MiniLMForNextSentencePrediction",
+    "AutoModelForCausalLM": "modeling_minilm.MiniLMForCausalLM",
+    "AutoModelForSequenceClassification": "modeling_minilm.MiniLMForSequenceClassification",
+    "AutoModelForTokenClassification": "modeling_minilm.MiniLMForTokenClassification",
+    "AutoModelForQuestionAnswering": "modeling_minilm.MiniLMForQuestionAnswering",
+    "AutoModelForMultipleChoice": "modeling_minilm.MiniLMForMultipleChoice",
+    "AutoModelForTextEncoding": "modeling_minilm.MiniLMModel",
+}
+"""Which class answers to which Auto class. Saving writes the whole map, so any head opens from any head's folder."""
+
+SIZES: dict[str, dict[str, int]] = {
+    "tiny": {"num_hidden_layers": 2, "hidden_size": 128, "num_attention_heads": 2},
+    "mini": {"num_hidden_layers": 4, "hidden_size": 256, "num_attention_heads": 4},
+    "small": {"num_hidden_layers": 4, "hidden_size": 512, "num_attention_heads": 8},
+    "base": {"num_hidden_layers": 12, "hidden_size": 768, "num_attention_heads": 12},
+}
+"""Layers, width and heads of each size: those of BERT's miniatures (Turc et al. 2019, arXiv:1908.08962, table 1)."""
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # Devlin et al. 2019, arXiv:1810.04805.
+    "bert": {
+        "position_embedding": "learned",
+        "norm_placement": "post",
+        "embedding_norm": True,
+        "norm_eps": 1e-12,
+        "norm_bias": True,
+        "feed_forward": "plain",
+        "hidden_act": "gelu",
+        "attention_bias": True,
+        "feed_forward_bias": True,
+        "hidden_dropout": 0.1,
+        "attention_dropout": 0.1,
+        "type_vocab_size": 2,
+        "prediction_transform": True,
+        "output_bias": True,
+        "scale_residual_initializer": False,
+        "is_causal": False,
+    },
+    # Radford et al. 2019, "Language models are unsupervised multitask learners", section 2.3.
+    "gpt2": {
+        "position_embedding": "learned",
+        "norm_placement": "pre",
+        "embedding_norm": False,
+        "norm_eps": 1e-5,
+        "norm_bias": True,
+        "feed_forward": "plain",
+        "hidden_act": "gelu_new",
+        "attention_bias": True,
+        "feed_forward_bias": True,
+        "hidden_dropout": 0.1,
+        "attention_dropout": 0.1,
+        "type_vocab_size": 0,
+        "prediction_transform": False,
+        "output_bias": False,
+        "scale_residual_initializer": True,
+        "is_causal": True,
+        "max_position_embeddings": 1024,
+    },
+    # Rotary positions, pre-norm without biases, gated feed-forward, no dropout: the choices that later small models
+    # share (Warner et al. 2024, arXiv:2412.13663, section 2.1). These are also the defaults of the configuration.
+    "modern": {},
+}
+"""The named choices of architecture; `MiniLMConfig.preset` joins one with a size."""
+
+
+@strict
+class MiniLMConfig(PreTrainedConfig):
+    """Everything that decides what a hf_minilm model computes; each field is an independent choice.
+
+    Unknown keywords are kept as attributes, as in every transformers configuration, unless one is a near miss of a
+    field's name: then it is taken for a misspelling and refused.
+    """
+
+    model_type = "hf_minilm"
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values"]
+    base_model_tp_plan: ClassVar[dict[str, Any]] = {
+        "embeddings.tokens": "embedding_rowwise",
+        "layers.*.attention.query": "colwise",
+        "layers.*.attention.key": "colwise",
+        "layers.*.attention.value": "colwise",
+        "layers.*.attention.output": "rowwise",
+        "layers.*.feed_forward.gate": "colwise",
+        "layers.*.feed_forward.up": "colwise",
+        "layers.*.feed_forward.down": "rowwise",
+    }
+    base_model_fsdp_plan: ClassVar[dict[Any, str]] = {
+        "embeddings": "free_full_weight",
+        "layers.*": "free_full_weight",
+        "norm": "keep_full_weight",
+    }
+
+    vocab_size: int = 32000
+    """Number of tokens, special ones included."""
+    hidden_size: int = 256
+    """Width E of every token's vector between layers."""
+    num_hidden_layers: int = 4
+    """Number of layers."""
+    num_attention_heads: int = 4
+    """Number of query heads H."""
+    num_key_value_heads: int | None = None
+    """Key and value heads, each shared by an equal group of query heads (Ainslie et al. 2023); None: one a query head."""
+    head_dim: int | None = None
+    """Size D of a head; None: hidden_size / num_attention_heads."""
+    intermediate_size: int | None = None
+    """Inner width of the feed-forward; None: 4 x hidden_size when plain, 8/3 of it (to a multiple of 32) when gated."""
+
+    position_embedding: str = "rope"
+    """Scheme of positions, a name in the registry of `positions.py`: learned, sinusoidal, rope or none."""
+    max_position_embeddings: int = 512
+    """Most positions of a sequence: the table's size for `learned`, the declared length for the others."""
+    rope_parameters: dict[str, Any] | None = None
+    """For `rope`: transformers' dictionary with `rope_type` ("default") and `rope_theta` (10,000)."""
+
+    is_causal: bool | None = None
+    """True: a token sees itself and earlier ones; False: all tokens; None: the head decides (the bare model: False)."""
+    attention_bias: bool = False
+    """Biases on the query, key, value and output projections."""
+    attention_dropout: float | int = 0.0
+    """Share of attention weights dropped in training, in [0, 1)."""
+    qk_norm: bool = False
+    """Normalise queries and keys per head before they are rotated (Henry et al. 2020, arXiv:2010.04245)."""
+
+    norm: Literal["layer_norm", "rms_norm"] = "layer_norm"
+    """Kind of normalisation."""
+    norm_placement: Literal["pre", "post"] = "pre"
+    """pre: before each sub-layer, and once after the last; post: after each residual sum (Vaswani et al. 2017)."""
+    norm_eps: float = 1e-5
+    """Added to the variance."""
+    norm_bias: bool = False
+    """Biases in the layer norms; RMS norms have none."""
+    embedding_norm: bool = False
+    """Normalise the sum of the embeddings before the first layer."""
+
+    feed_forward: Literal["plain", "gated"] = "gated"
+    """plain: down(act(up x)); gated: down(act(gate x) * up x) (Shazeer 2020, arXiv:2002.05202)."""
+    hidden_act: str = "gelu"
+    """Activation of the feed-forward and of the prediction transform, a name in transformers' ACT2FN."""
+    feed_forward_bias: bool = False
+    """Biases in the feed-forward."""
+    hidden_dropout: float | int = 0.0
+    """Share of embeddings and sub-layer outputs dropped in training, in [0, 1)."""
+
+    type_vocab_size: int = 2
+    """Number of token types (segments A and B); 0: none, and `token_type_ids` are not looked at."""
+    prediction_transform: bool = True
+    """Masked heads pass hidden states through dense, activation and norm before the vocabulary; the causal head never."""
+    output_bias: bool = False
+    """A bias for each token of the vocabulary in the language-model heads."""
+    tie_word_embeddings: bool = True
+    """The output projection is the token embedding."""
+    classifier_dropout: float | int | None = None
+    """Dropout before a classifier; None: hidden_dropout."""
+    classifier_pooling: Literal["first", "mean", "last"] | None = None
+    """What a sequence classifier reads; None: the first token, or the last one when attention is causal."""
+
+    initializer_range: float = 0.02
+    """Standard deviation of the initial weights."""
+    scale_residual_initializer: bool = True
+    """Divide it by sqrt(2 x layers) for projections that end in the residual sum (Radford et al. 2019, section 2.3)."""
+    use_cache: bool = True
+    """Return keys and values for generation, in evaluation mode and when attention is causal."""
+
+    pad_token_id: int | None = 0
+    """Padding token."""
+    bos_token_id: int | None = None
+    """Token that begins a text for the causal head."""
+    eos_token_id: int | list[int] | None = None
+    """Token that ends a text for the causal head."""
+
+    @classmethod
+    def preset(
+        cls, name: Literal["modern", "bert", "gpt2"] = "modern", size: str = "mini", **overrides: Any
+    ) -> "MiniLMConfig":
+        """Build a named architecture in a named size.
+
+        Args:
+            name: `modern`, `bert` or `gpt2`.
+            size: `tiny`, `mini`, `small` or `base`.
+            **overrides: Any field, to differ from the preset.
+
+        Raises:
+            ValueError: If the name or the size is unknown, or the fields contradict each other.
+        """
+        for what, value, known in (("preset", name, PRESETS), ("size", size, SIZES)):
+            if value not in known:
+                raise ValueError(f"{what} ({value}) must be one of {', '.join(known)}.")
+        return cls(**{**SIZES[size], **PRESETS[name], **overrides})
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Derive what was left open, refuse misspelt keywords, and let transformers do the rest."""
+        self._refuse_near_misses(kwargs)
+        self.num_key_value_heads = self.num_key_value_heads or self.num_attention_heads
+        if self.head_dim is None:
+            self.head_dim = self.hidden_size // max(self.num_attention_heads, 1)
+        if self.intermediate_size is None:
+            gated_width = -(-8 * self.hidden_size // (3 * 32)) * 32
+            self.intermediate_size = gated_width if self.feed_forward == "gated" else 4 * self.hidden_size
+        kwargs["auto_map"] = {**AUTO_MAP, **(kwargs.get("auto_map") or {})}
+        super().__post_init__(**kwargs)
+
+    def _refuse_near_misses(self, keywords: dict[str, Any]) -> None:
+        fields = [name for name in self.__dataclass_fields__ if not name.startswith("_")]
+        for keyword in keywords:
+            if hasattr(type(self), keyword) or keyword.startswith("_"):
+                continue
+            near = difflib.get_close_matches(keyword, fields, n=1, cutoff=0.8)
+            if near:
+                raise ValueError(f"{keyword} must be a field of MiniLMConfig; the nearest is {near[0]}.")
+
+    def convert_rope_params_to_dict(self, **kwargs: Any) -> dict[str, Any]:
+        """Fill `rope_parameters` for rotary positions only: any other scheme keeps None."""
+        if self.position_embedding == "rope":
+            return super().convert_rope_params_to_dict(**kwargs)
+        return kwargs
+
+    def validate_architecture(self) -> None:
+        """Check the rules between fields.
+
+        Raises:
+            ValueError: One line naming the field, its value, the rule and what to do.
+        """
+        self._validate_sizes()
+        self._validate_heads()
+        self._validate_choices()
+
+    def _validate_sizes(self) -> None:
+        for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} ({getattr(self, name)}) must be at least 1.")
+        for name in ("attention_dropout", "hidden_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} ({getattr(self, name)}) must lie in [0, 1).")
+        if self.type_vocab_size < 0:
+            raise ValueError(f"type_vocab_size ({self.type_vocab_size}) must not be negative; 0 means no token types.")
+
+    def _validate_heads(self) -> None:
+        heads, width = self.num_attention_heads, self.hidden_size
+        if width % heads and self.head_dim == width // heads:
+            nearest = max(-((heads - 2 * width) // (2 * heads)), 1) * heads
+            raise ValueError(
+                f"hidden_size ({width}) must be a multiple of num_attention_heads ({heads}); the nearest is {nearest}."
+            )
+        if heads % self.num_key_value_heads:
+            raise ValueError(
+                f"num_attention_heads ({heads}) must be a multiple of num_key_value_heads ({self.num_key_value_heads})."
+            )
+
+    def _validate_choices(self) -> None:
+        if self.position_embedding == "rope":
+            if self.head_dim % 2:
+                raise ValueError(f"head_dim ({self.head_dim}) must be even for rope, which turns pairs of features.")
+            if self.rope_parameters.get("rope_type") != "default":
+                raise ValueError(
+                    f"rope_parameters['rope_type'] ({self.rope_parameters.get('rope_type')}) must be 'default'."
+                )
+        elif self.rope_parameters is not None:
+            raise ValueError(f"rope_parameters must be None for position_embedding ({self.position_embedding}).")
+        if self.position_embedding == "sinusoidal" and self.hidden_size % 2:
+            raise ValueError(f"hidden_size ({self.hidden_size}) must be even for sinusoidal positions.")
+
+
+__all__ = ["MiniLMConfig"]

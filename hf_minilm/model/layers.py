@@ -1,0 +1,110 @@
+"""What stands around attention: norms, the feed-forward, the layer that joins them, and the token embeddings.
+
+Shapes: B batch, T positions, E hidden size, F inner size of the feed-forward, V vocabulary.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from .attention import Attention
+from .configuration_minilm import MiniLMConfig
+from .positions import PositionScheme
+
+
+def build_norm(config: MiniLMConfig) -> nn.Module:
+    """Build a layer norm (Ba et al. 2016) or an RMS norm (Zhang and Sennrich 2019) over the hidden size."""
+    if config.norm == "rms_norm":
+        return nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
+    return nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
+
+
+class FeedForward(nn.Module):
+    """Two projections with an activation between, for each token alone (Vaswani et al. 2017, equation 2).
+
+    Gated (Shazeer 2020, equation 6): the activation of a third projection multiplies the inner features.
+    """
+
+    def __init__(self, config: MiniLMConfig) -> None:
+        super().__init__()
+        width, inner_width, bias = config.hidden_size, config.intermediate_size, config.feed_forward_bias
+        self.gate = nn.Linear(width, inner_width, bias=bias) if config.feed_forward == "gated" else None
+        self.up = nn.Linear(width, inner_width, bias=bias)
+        self.down = nn.Linear(inner_width, width, bias=bias)
+        self.activation = ACT2FN[config.hidden_act]
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Transform each token's vector, [B, T, E] to [B, T, E]."""
+        if self.gate is None:
+            return self.down(self.activation(self.up(hidden_states)))
+        return self.down(self.activation(self.gate(hidden_states)) * self.up(hidden_states))
+
+
+class Layer(GradientCheckpointingLayer):
+    """Attention, then feed-forward, each with a residual connection and a norm before it or after the sum.
+
+    Post-norm is the order of Vaswani et al. 2017 and BERT; pre-norm that of GPT-2, which trains without a warm-up
+    (Xiong et al. 2020, arXiv:2002.04745).
+    """
+
+    def __init__(self, config: MiniLMConfig, layer_idx: int) -> None:
+        super().__init__()
+        self.attention = Attention(config, layer_idx)
+        self.attention_norm = build_norm(config)
+        self.feed_forward = FeedForward(config)
+        self.feed_forward_norm = build_norm(config)
+        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.norm_first = config.norm_placement == "pre"
+
+    def forward(self, hidden_states: torch.Tensor, **attention_arguments: Any) -> torch.Tensor:
+        """Apply both sub-layers to [B, T, E]; the keywords are those of `Attention.forward`."""
+        if self.norm_first:
+            attended, _ = self.attention(self.attention_norm(hidden_states), **attention_arguments)
+            hidden_states = hidden_states + self.dropout(attended)
+            return hidden_states + self.dropout(self.feed_forward(self.feed_forward_norm(hidden_states)))
+        attended, _ = self.attention(hidden_states, **attention_arguments)
+        hidden_states = self.attention_norm(hidden_states + self.dropout(attended))
+        return self.feed_forward_norm(hidden_states + self.dropout(self.feed_forward(hidden_states)))
+
+
+class Embeddings(nn.Module):
+    """A vector a token, plus one a segment and one a position where the configuration has them, normed and dropped."""
+
+    def __init__(self, config: MiniLMConfig) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
+        has_types = config.type_vocab_size > 0
+        self.token_types = nn.Embedding(config.type_vocab_size, config.hidden_size) if has_types else None
+        self.norm = build_norm(config) if config.embedding_norm else nn.Identity()
+        self.dropout = nn.Dropout(config.hidden_dropout)
+
+    def forward(
+        self,
+        token_embeddings: torch.Tensor,
+        position_ids: torch.Tensor,
+        token_type_ids: torch.Tensor | None,
+        positions: PositionScheme,
+    ) -> torch.Tensor:
+        """Add types and positions to token embeddings.
+
+        Args:
+            token_embeddings: [B, T, E].
+            position_ids: [B or 1, T], from 0.
+            token_type_ids: [B, T], 0 or 1; None is all 0.
+            positions: The position scheme.
+
+        Returns:
+            [B, T, E].
+        """
+        embeddings = token_embeddings
+        if self.token_types is not None:
+            # All zeros go through a table of one row: the same numbers, without a gather over B x T.
+            types = self.token_types.weight[0] if token_type_ids is None else self.token_types(token_type_ids)
+            embeddings = embeddings + types
+        added = positions.added_to_embeddings(position_ids)
+        if added is not None:
+            embeddings = embeddings + added.to(embeddings.dtype)
+        return self.dropout(self.norm(embeddings))

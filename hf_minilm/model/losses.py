@@ -1,0 +1,92 @@
+"""Losses, exact under accumulation and over several processes: sums divided by the number of what was predicted.
+
+A mean of means weighs a token by how few others its micro-batch predicts. Each loss here is a sum over its own batch
+divided by a count, and the count may be given: when it is that of all micro-batches and processes, adding up the
+losses (and gradients) gives those of one big batch.
+
+Shapes: N predicted tokens, B batch, T positions, E hidden size, V vocabulary. Losses are in nats.
+"""
+
+import torch
+from torch import nn
+
+IGNORED = -100
+"""Label of a position that is not predicted."""
+
+Count = torch.Tensor | int | float | None
+
+
+def normalised_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, *, count: Count = None) -> torch.Tensor:
+    """Sum the cross-entropy in float32 and divide it by a count.
+
+    Args:
+        logits: [N, V].
+        labels: [N], class ids or `IGNORED`.
+        count: What to divide by; None: the number of labels that are not ignored. With none, the loss is 0, not NaN.
+
+    Returns:
+        A scalar.
+    """
+    total = nn.functional.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="sum")
+    if count is None:
+        count = (labels != IGNORED).sum()
+    if not torch.is_tensor(count):
+        count = torch.tensor(count)
+    return total / count.to(total.device).clamp(min=1)
+
+
+def predicted_positions(hidden_states: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pick what has a label, so that nothing else goes through the vocabulary: 15 % of the tokens in masked training.
+
+    Args:
+        hidden_states: [B, T, E].
+        labels: [B, T], `IGNORED` where nothing is predicted.
+
+    Returns:
+        Hidden states [N, E] and labels [N] of the predicted positions, in row order.
+    """
+    predicted = (labels.flatten() != IGNORED).nonzero(as_tuple=True)[0]
+    return hidden_states.flatten(0, 1)[predicted], labels.flatten()[predicted]
+
+
+def next_tokens(labels: torch.Tensor) -> torch.Tensor:
+    """Move labels [B, T] one place to the left: position t predicts token t + 1, and the last position nothing."""
+    return nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
+
+
+def first_tokens(hidden_states: torch.Tensor, next_sentence_label: torch.Tensor | None) -> torch.Tensor:
+    """Pick the vectors that stand for whole sequences.
+
+    Args:
+        hidden_states: [B, T, E].
+        next_sentence_label: [B] or None: one sequence a row, which its first token stands for. [B, T]: packed rows,
+            with a label at the first token of each sequence and `IGNORED` elsewhere.
+
+    Returns:
+        [B, E], or [number of packed sequences, E] in row order.
+    """
+    if next_sentence_label is None or next_sentence_label.dim() == 1:
+        return hidden_states[:, 0]
+    return predicted_positions(hidden_states, next_sentence_label)[0]
+
+
+def sequence_count(labels: torch.Tensor | None, next_sentence_label: torch.Tensor, *, tokens: Count) -> Count:
+    """Estimate the number of sequences to divide by when only the number of predicted tokens is known.
+
+    Trainer counts the predicted tokens of all micro-batches and processes, and not their sequences. This batch then
+    gets the share of the next-sentence mean that it has of the predicted tokens: exact in scale, and exact in weight
+    when every micro-batch predicts as many tokens a sequence.
+
+    Args:
+        labels: Masked-language labels [B, T], or None: the count of tokens is then one of sequences.
+        next_sentence_label: [B] or [B, T].
+        tokens: Predicted tokens of all micro-batches and processes; None: only this batch counts.
+
+    Returns:
+        A count, or None.
+    """
+    if tokens is None or labels is None:
+        return tokens
+    own_sequences = (next_sentence_label != IGNORED).sum()
+    own_tokens = (labels != IGNORED).sum().clamp(min=1)
+    return tokens * own_sequences / own_tokens

@@ -1,0 +1,1 @@
+"""Pre-training through Accelerate: recipe, optimizer, schedule, checkpoints, loop."""

@@ -1,0 +1,435 @@
+"""A recipe: everything that decides what a pre-training run does, as a frozen tree of settings.
+
+Every setting has a default, so an empty recipe is the main job: a masked model with next-sentence prediction on the
+built-in corpus. A YAML file holds only what differs. A name that does not exist, a value of the wrong type and a
+setting that could not take effect are errors of one line that name the field.
+"""
+
+# ruff: noqa: RUF009 -- `_setting` makes a dataclass field, not a value that all recipes would share.
+import dataclasses
+import operator
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from .recipe_values import (
+    convert,
+    describe_choices,
+    describe_type,
+    nearest,
+    read_yaml,
+    read_yaml_file,
+    suggest,
+    write_commented,
+    write_inline,
+)
+from .schedule import BUDGET_EXAMPLES, Budget, ScheduleName
+
+Sections = dict[str, dict[str, Any]]
+
+
+def _setting(
+    default: Any, meaning: str, *, least: float | None = None, most: float | None = None, above: float | None = None
+) -> Any:
+    """Declare a field: its default, what it means, and the range of its numbers (of each, in a list)."""
+    metadata = {"help": meaning, "least": least, "most": most, "above": above}
+    if isinstance(default, dict):
+        return field(default_factory=dict, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """What is built."""
+
+    preset: Literal["modern", "bert", "gpt2"] = _setting("modern", "Architecture.")
+    size: Literal["tiny", "mini", "small", "base"] = _setting("mini", "Layers, width and heads.")
+    overrides: dict[str, Any] = _setting({}, "Fields of MiniLMConfig that replace those of preset and size.")
+
+
+@dataclass(frozen=True)
+class TokenizerSettings:
+    """How text becomes token ids."""
+
+    kind: Literal["auto", "wordpiece", "bytelevel_bpe", "unigram"] = _setting(
+        "auto", "Which algorithm to train; auto is wordpiece for masked and bytelevel_bpe for causal."
+    )
+    vocab_size: int | Literal["auto"] = _setting(
+        "auto", "Tokens in the vocabulary; auto chooses by the corpus.", least=8
+    )
+    lowercase: bool = _setting(False, "Whether text is lowercased first. Accents are kept either way.")
+    folder: str | None = _setting(
+        None, "Folder or Hub name of a trained tokenizer to use as it is; null trains one on the corpus."
+    )
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Which text, and how long a row of it is."""
+
+    corpus: str | tuple[str, ...] = _setting(
+        "builtin:world", "A file, folder, glob, Hub data set or built-in corpus; or a list of them."
+    )
+    languages: tuple[Literal["es", "en"], ...] = _setting(("es", "en"), "Languages of builtin:world.")
+    world_documents: int = _setting(20_000, "Documents that builtin:world generates.", least=2)
+    encoding_errors: Literal["strict", "replace"] = _setting(
+        "strict", "A byte that is not UTF-8: strict stops and names the file, replace writes U+FFFD and counts."
+    )
+    validation_share: float = _setting(0.05, "Share of the documents held out, in (0, 0.5].", above=0.0, most=0.5)
+    sequence_length: int = _setting(128, "Tokens in a row; rows are packed with several sequences.", least=8)
+    cache_folder: str | None = _setting(None, "Where tokenised corpora are kept; null is the user's cache folder.")
+    processes: int = _setting(0, "Processes that tokenise; 0 is one a core.", least=0)
+
+
+@dataclass(frozen=True)
+class ObjectiveSettings:
+    """What the model is asked to predict."""
+
+    name: Literal["masked", "causal"] = _setting("masked", "Hidden tokens (encoder), or the next token (decoder).")
+    next_sentence: bool = _setting(True, "Also predict whether two segments are neighbours; masked only.")
+    mask_rate: float = _setting(0.15, "Share of the tokens to predict, in (0, 1]; masked only.", above=0.0, most=1.0)
+    mask_share: float = _setting(0.8, "Of those, the share shown as [MASK]; masked only.", least=0.0, most=1.0)
+    random_share: float = _setting(
+        0.1,
+        "Of those, the share shown as a random token; the rest is shown as it is; masked only.",
+        least=0.0,
+        most=1.0,
+    )
+    whole_word: bool = _setting(True, "Whether all tokens of a word are chosen together; masked only.")
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """How a gradient becomes a step."""
+
+    name: Literal["adamw"] = _setting("adamw", "Optimizer.")
+    learning_rate: float = _setting(1e-3, "Peak of the learning rate.", above=0.0)
+    betas: tuple[float, float] = _setting((0.9, 0.98), "Decay of the two moments, each in [0, 1).", least=0.0, most=1.0)
+    epsilon: float = _setting(1e-8, "Added to the root of the second moment.", above=0.0)
+    weight_decay: float = _setting(0.01, "Decoupled decay; not for norms, biases and embeddings.", least=0.0)
+    gradient_clip: float = _setting(1.0, "Longest norm of the whole gradient; 0 does not clip.", least=0.0)
+    schedule: ScheduleName = _setting("cosine", "How the learning rate falls after the warm-up.")
+    warmup_share: float = _setting(0.05, "Share of the budget in which the rate rises from 0.", least=0.0, most=1.0)
+    final_share: float = _setting(
+        0.0, "Last learning rate as a share of the peak; not for constant.", least=0.0, most=1.0
+    )
+    decay_share: float = _setting(0.2, "Share of the budget in which the rate falls; wsd only.", least=0.0, most=1.0)
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How long, how wide and how exactly."""
+
+    budget: Budget = _setting(
+        Budget("seconds", 180),
+        f"When to stop: {BUDGET_EXAMPLES}; a bare number counts steps. Tokens are those of rows.",
+    )
+    batch_rows: int = _setting(32, "Rows a step, over all processes together.", least=1)
+    micro_batch_rows: int | None = _setting(
+        None, "Most rows a process puts through the model at once; null is its whole share of the step.", least=1
+    )
+    precision: Literal["auto", "fp32", "bf16"] = _setting(
+        "auto", "Arithmetic; auto is bf16 where the device is fast at it."
+    )
+    seed: int = _setting(0, "Decides the weights, the order, the masks and dropout.", least=0, most=2**32 - 1)
+    log_every: int = _setting(10, "Steps between two lines of metrics.jsonl.", least=1)
+    save_every: Budget | Literal["never"] = _setting(
+        Budget("seconds", 120), "Between two checkpoints, as 5min or 1000steps; never leaves the last one only."
+    )
+    keep_last: int = _setting(2, "Newest checkpoints to keep; the best one stays too.", least=1)
+    processes: int | None = _setting(
+        None, "Processes the run must have, or it stops at once; null takes what the launcher gives.", least=1
+    )
+    attention: Literal["sdpa", "eager"] = _setting("sdpa", "Attention kernel; eager is the written-out formula.")
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """How often the held-out text is looked at."""
+
+    every: Budget | Literal["never"] = _setting(
+        Budget("steps", 200), "Between two evaluations, as 200steps or 5min; never evaluates at the end only."
+    )
+    rows: int = _setting(512, "Most held-out rows an evaluation reads.", least=1)
+
+
+@dataclass(frozen=True)
+class OutputSettings:
+    """Where the results go."""
+
+    folder: str = _setting("auto", "Run folder; auto is runs/ and the name of the corpus.")
+    trackers: tuple[str, ...] = _setting((), "Accelerate trackers to log to, such as tensorboard.")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All settings of a run. Checked when made, so that a recipe that exists is a valid one.
+
+    Raises:
+        ValueError: If a number is out of its range or two settings contradict each other.
+    """
+
+    model: ModelSettings = field(default_factory=ModelSettings)
+    tokenizer: TokenizerSettings = field(default_factory=TokenizerSettings)
+    data: DataSettings = field(default_factory=DataSettings)
+    objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    output: OutputSettings = field(default_factory=OutputSettings)
+
+    def __post_init__(self) -> None:
+        self.validate()
+
+    @property
+    def tokenizer_kind(self) -> str:
+        """The tokenizer's kind with auto resolved."""
+        automatic = "wordpiece" if self.objective.name == "masked" else "bytelevel_bpe"
+        return automatic if self.tokenizer.kind == "auto" else self.tokenizer.kind
+
+    @property
+    def next_sentence(self) -> bool:
+        """Whether next-sentence prediction really takes part: it is asked for and the objective is masked."""
+        return self.objective.next_sentence and self.objective.name == "masked"
+
+    @property
+    def corpora(self) -> tuple[str, ...]:
+        """The corpus or corpora as a tuple."""
+        return (self.data.corpus,) if isinstance(self.data.corpus, str) else self.data.corpus
+
+    @property
+    def output_folder(self) -> Path:
+        """The run folder with auto resolved: `runs/world` for builtin:world, `runs/novels` for novels.jsonl.gz."""
+        if self.output.folder != "auto":
+            return Path(self.output.folder)
+        name = Path(self.corpora[0].removeprefix("builtin:")).name.split(".")[0].strip("*?[]") or "text"
+        return Path("runs") / name
+
+    def validate(self) -> None:
+        """Check every range and every rule between fields.
+
+        Raises:
+            ValueError: With one line that names the field, its value and what to do.
+        """
+        for section, item, value in _fields(self):
+            _check_range(f"{section}.{item.name}", value, item.metadata)
+        self._check_data()
+        self._check_objective()
+        self._check_batch()
+        self._check_effect()
+
+    def _check_data(self) -> None:
+        if not all(self.corpora) or not self.corpora:
+            raise ValueError("data.corpus ('') must name at least one source; builtin:world needs no files.")
+        if not self.data.languages:
+            raise ValueError("data.languages ([]) must name at least one of es, en; remove it for both.")
+        if not self.output.folder:
+            raise ValueError("output.folder ('') must be a path or auto; remove it for runs/ and the corpus's name.")
+
+    def _check_objective(self) -> None:
+        shares = self.objective.mask_share + self.objective.random_share
+        if shares > 1.0 + 1e-9:
+            raise ValueError(
+                f"objective.mask_share + objective.random_share ({shares:g}) must be at most 1; lower one of them."
+            )
+        if self.objective.name == "masked" and self.tokenizer_kind == "bytelevel_bpe":
+            raise ValueError(
+                "tokenizer.kind (bytelevel_bpe) must have a [MASK] token with objective.name masked; "
+                "choose wordpiece, unigram or auto."
+            )
+        if max(self.optimizer.betas) >= 1.0:
+            raise ValueError(f"optimizer.betas ({list(self.optimizer.betas)}) must be below 1; try [0.9, 0.98].")
+        falling = self.optimizer.warmup_share + self.optimizer.decay_share
+        if self.optimizer.schedule == "wsd" and falling > 1.0:
+            raise ValueError(
+                f"optimizer.warmup_share + optimizer.decay_share ({falling:g}) must be at most 1; lower one of them."
+            )
+
+    def _check_batch(self) -> None:
+        rows, micro, processes = self.training.batch_rows, self.training.micro_batch_rows, self.training.processes
+        if micro is not None and micro > rows:
+            raise ValueError(
+                f"training.micro_batch_rows ({micro}) must be at most training.batch_rows ({rows}); lower it."
+            )
+        if processes is not None and processes > rows:
+            raise ValueError(
+                f"training.processes ({processes}) must be at most training.batch_rows ({rows}); "
+                "give every process a row."
+            )
+
+    def _check_effect(self) -> None:
+        causes = self._without_effect()
+        for section, item, value in _fields(self):
+            path = f"{section}.{item.name}"
+            if path in causes and value != item.default:
+                raise ValueError(
+                    f"{path} ({write_inline(_plain(value))}) must stay {write_inline(_plain(item.default))} with "
+                    f"{causes[path]}, where it has no effect; remove it."
+                )
+
+    def _without_effect(self) -> dict[str, str]:
+        """Map each field that another one leaves without effect to that other one and its value."""
+        causes: dict[str, str] = {}
+        if self.objective.name == "causal":
+            causes |= dict.fromkeys(_MASKED_ONLY, "objective.name causal")
+        if "builtin:world" not in self.corpora:
+            causes |= dict.fromkeys(_WORLD_ONLY, "a data.corpus that is not builtin:world")
+        if self.tokenizer.folder is not None:
+            causes |= dict.fromkeys(_TRAINED_TOKENIZER_ONLY, "tokenizer.folder")
+        if self.optimizer.schedule != "wsd":
+            causes["optimizer.decay_share"] = f"optimizer.schedule {self.optimizer.schedule}"
+        if self.optimizer.schedule == "constant":
+            causes["optimizer.final_share"] = "optimizer.schedule constant"
+        return causes
+
+
+_MASKED_ONLY = ("objective.mask_rate", "objective.mask_share", "objective.random_share", "objective.whole_word")
+_WORLD_ONLY = ("data.languages", "data.world_documents")
+_TRAINED_TOKENIZER_ONLY = ("tokenizer.kind", "tokenizer.vocab_size", "tokenizer.lowercase")
+_LIMITS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
+    "least": ("at least", operator.ge),
+    "most": ("at most", operator.le),
+    "above": ("above", operator.gt),
+}
+_TYPES: dict[str, type[Any]] = {item.name: cast(type[Any], item.default_factory) for item in dataclasses.fields(Recipe)}
+
+
+def load_recipe(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe and apply overrides to it.
+
+    Args:
+        path: A YAML file with any part of the sections and fields; None for the defaults alone.
+        overrides: Texts `section.field=value`, the value in YAML; a later one wins. One level more,
+            `model.overrides.hidden_size=64`, sets one key of a mapping.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file or an override is not a valid recipe, with one line that names the field.
+    """
+    tree = {} if path is None else read_yaml_file(Path(path))
+    for override in overrides:
+        _apply_override(tree, override)
+    return recipe_from_dict(tree)
+
+
+def recipe_from_dict(tree: Mapping[str, Any]) -> Recipe:
+    """Build the recipe that a tree of plain values describes; what is missing takes its default.
+
+    Raises:
+        ValueError: If a name does not exist, a value has the wrong type, or the recipe is not valid.
+    """
+    sections: dict[str, Any] = {}
+    for name, values in tree.items():
+        if name not in _TYPES:
+            raise ValueError(_unknown(str(name), values))
+        if not isinstance(values, Mapping | None):
+            raise ValueError(
+                f"{name} ({write_inline(values)}) must be a section with fields; write {name}.FIELD: value."
+            )
+        sections[name] = _section_from_dict(name, values or {})
+    return Recipe(**sections)
+
+
+def _section_from_dict(name: str, values: Mapping[str, Any]) -> Any:
+    hints = typing.get_type_hints(_TYPES[name])
+    converted = {}
+    for key, value in values.items():
+        if key not in hints:
+            raise ValueError(_unknown(f"{name}.{key}", value))
+        try:
+            converted[key] = convert(value, hints[key])
+        except ValueError as error:
+            expected = describe_type(hints[key])
+            hint = suggest(value, hints[key])
+            raise ValueError(f"{name}.{key} ({write_inline(value)}) must be {expected}; {hint}") from error
+    return _TYPES[name](**converted)
+
+
+def recipe_to_dict(recipe: Recipe) -> Sections:
+    """Write the whole recipe as plain values that YAML and JSON can hold; `recipe_from_dict` reads them back."""
+    tree: Sections = {name: {} for name in _TYPES}
+    for section, item, value in _fields(recipe):
+        tree[section][item.name] = _plain(value)
+    return tree
+
+
+def difference(before: Recipe, after: Recipe) -> list[str]:
+    """List the fields that differ, each as `section.field: before -> after`, in the order of the sections."""
+    return [
+        f"{section}.{item.name}: {write_inline(_plain(old))} -> {write_inline(_plain(new))}"
+        for (section, item, old), (_, _, new) in zip(_fields(before), _fields(after), strict=True)
+        if old != new
+    ]
+
+
+def describe_recipe(recipe: Recipe | None = None) -> str:
+    """Write every field with its meaning and choices as commented YAML; without a recipe, the defaults."""
+    lines: list[str] = []
+    tree = recipe_to_dict(recipe or Recipe())
+    for name, section in _TYPES.items():
+        lines += ["", f"{name}:  # {section.__doc__}"]
+        hints = typing.get_type_hints(section)
+        for item in dataclasses.fields(section):
+            choices = describe_choices(hints[item.name])
+            comment = f"{item.metadata['help']}{choices}"
+            lines += write_commented(item.name, tree[name][item.name], comment)
+    return "\n".join(lines[1:]) + "\n"
+
+
+def _fields(recipe: Recipe) -> Iterator[tuple[str, "dataclasses.Field[Any]", Any]]:
+    """Every field in order, as its section's name, its declaration and its value."""
+    for section in _TYPES:
+        values = getattr(recipe, section)
+        for item in dataclasses.fields(values):
+            yield section, item, getattr(values, item.name)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Budget):
+        return str(value)
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return {} if value is MISSING else value
+
+
+def _check_range(path: str, value: Any, limits: Mapping[str, Any]) -> None:
+    for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            continue
+        for name, (words, holds) in _LIMITS.items():
+            if limits[name] is not None and not holds(number, limits[name]):
+                raise ValueError(f"{path} ({number}) must be {words} {limits[name]}; it is: {limits['help']}")
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    path, equals, text = override.partition("=")
+    keys = path.strip().split(".")
+    if not equals or len(keys) < 2:
+        known = nearest(path.strip(), _all_paths())
+        raise ValueError(f"override ({override}) must be section.field=value; is {known}=... meant?")
+    inner = tree
+    for depth, key in enumerate(keys[:-1]):
+        if inner.get(key) is None:
+            inner[key] = {}
+        inner = inner[key]
+        if not isinstance(inner, dict) or (depth > 0 and _field_type(keys) is not dict):
+            raise ValueError(_unknown(path.strip(), text))
+    inner[keys[-1]] = read_yaml(text, name=f"override {path.strip()}")
+
+
+def _field_type(keys: list[str]) -> Any:
+    """The outer type of the field that `section.field.key` reaches into, or None where there is no such field."""
+    if keys[0] not in _TYPES:
+        return None
+    return typing.get_origin(typing.get_type_hints(_TYPES[keys[0]]).get(keys[1]))
+
+
+def _all_paths() -> list[str]:
+    return [f"{name}.{item.name}" for name, section in _TYPES.items() for item in dataclasses.fields(section)]
+
+
+def _unknown(path: str, value: Any) -> str:
+    candidates = _all_paths() if "." in path else [*_TYPES, *_all_paths()]
+    return f"{path} ({write_inline(value)}) must be a field of a recipe; did you mean {nearest(path, candidates)}?"

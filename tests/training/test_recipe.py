@@ -1,0 +1,291 @@
+import dataclasses
+import typing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hf_minilm.training.recipe import (
+    DataSettings,
+    Recipe,
+    TrainingSettings,
+    describe_recipe,
+    difference,
+    load_recipe,
+    recipe_from_dict,
+    recipe_to_dict,
+)
+from hf_minilm.training.schedule import Budget
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "recipes"
+SECTIONS = ["model", "tokenizer", "data", "objective", "optimizer", "training", "evaluation", "output"]
+
+
+def message(*overrides: str) -> str:
+    """The one line that refuses a recipe with these overrides."""
+    with pytest.raises(ValueError, match=r" must ") as caught:
+        load_recipe(None, overrides)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_an_empty_recipe_is_the_main_job() -> None:
+    recipe = load_recipe()
+    assert recipe == Recipe() == recipe_from_dict({})
+    assert (recipe.data.corpus, recipe.objective.name, recipe.objective.next_sentence) == (
+        "builtin:world",
+        "masked",
+        True,
+    )
+    assert (recipe.model.preset, recipe.model.size) == ("modern", "mini")
+    assert recipe.training.budget == Budget("seconds", 180)
+    assert recipe.output_folder == Path("runs/world")
+    assert recipe.tokenizer_kind == "wordpiece"
+
+
+def test_a_recipe_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Recipe().training.seed = 3  # type: ignore[misc]
+
+
+def test_a_file_holds_only_what_differs_and_overrides_win_over_it(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("training:\n  seed: 3\n  budget: 90s\noptimizer:\n")
+    recipe = load_recipe(path, ["training.seed=4", "training.seed=5", "output.folder=somewhere/else"])
+    assert difference(Recipe(), recipe) == [
+        "training.budget: 3min -> 1min30s",
+        "training.seed: 0 -> 5",
+        "output.folder: auto -> somewhere/else",
+    ]
+    assert difference(recipe, recipe) == []
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "training.budget=2.5Btokens",
+        "training.budget=77",
+        "training.save_every=never",
+        "evaluation.every=5min",
+        "data.corpus=[novels.jsonl.gz, 'builtin:world', año.txt]",
+        "model.overrides={hidden_size: 60, position_embedding: alibi}",
+        "training.micro_batch_rows=5",
+        "optimizer.learning_rate=1e-4",
+        "optimizer.epsilon=1.2345678901234567e-9",
+        "optimizer.betas=[0, 0.5]",
+        "output.trackers=[tensorboard]",
+    ],
+)
+def test_every_kind_of_value_survives_yaml_and_a_dictionary(override: str, tmp_path: Path) -> None:
+    recipe = load_recipe(None, [override])
+    assert len(difference(Recipe(), recipe)) == 1
+    assert recipe_from_dict(recipe_to_dict(recipe)) == recipe
+    path = tmp_path / "again.yaml"
+    path.write_text(yaml.safe_dump(recipe_to_dict(recipe), allow_unicode=True), encoding="utf-8")
+    assert load_recipe(path) == recipe
+    path.write_text(describe_recipe(recipe), encoding="utf-8")
+    assert load_recipe(path) == recipe
+
+
+@pytest.mark.parametrize(
+    ("override", "meant"),
+    [
+        ("optimizer.lerning_rate=1", "optimizer.learning_rate"),
+        ("training.learning_rate=1", "optimizer.learning_rate"),
+        ("model.sise=tiny", "model.size"),
+        ("optimizr.learning_rate=1", "optimizer"),
+        ("mask_rate=0.2", "objective.mask_rate"),
+        ("training.save=1", "training.save_every"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_nearest_one(override: str, meant: str) -> None:
+    line = message(override)
+    assert override.split("=")[0].split(".")[0] in line
+    assert meant in line.split(";")[1]
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("training.batch_rows=many", "training.batch_rows (many) must be a whole number;"),
+        ("training.batch_rows=3.5", "training.batch_rows (3.5) must be a whole number;"),
+        ("training.batch_rows=true", "training.batch_rows (true) must be a whole number;"),
+        ("training.batch_rows=", "training.batch_rows (null) must be a whole number;"),
+        ("tokenizer.lowercase=1", "tokenizer.lowercase (1) must be true or false;"),
+        ("optimizer.weight_decay=.nan", "optimizer.weight_decay (.nan) must be a number;"),
+        ("optimizer.weight_decay=1e999", "optimizer.weight_decay (.inf) must be a number;"),
+        ("optimizer.betas=[0.9]", "optimizer.betas ([0.9]) must be a list of two numbers;"),
+        ("optimizer.schedule=cosin", "must be one of cosine, linear, wsd, constant; did you mean cosine?"),
+        ("data.corpus=3", "data.corpus (3) must be text or a list of text;"),
+        ("data.languages=[es, no]", "must be a list of one of es, en;"),
+        ("tokenizer.vocab_size=large", "tokenizer.vocab_size (large) must be a whole number or auto;"),
+        ("training.budget=5 minutes", "training.budget (5 minutes) must be an amount such as 20min, 1h30min"),
+        ("training.budget=0", "training.budget (0) must be an amount such as"),
+        ("training.save_every=sometimes", "or never;"),
+        ("model.overrides=[1]", "model.overrides ([1]) must be names with values;"),
+        ("model.overrides=[1", "must be valid YAML; line 1"),
+        ("training.seed.x=3", "training.seed.x"),
+        ("training=3", "override (training=3) must be section.field=value;"),
+    ],
+)
+def test_a_value_of_the_wrong_type_names_the_field_the_value_and_what_is_expected(override: str, expected: str) -> None:
+    assert expected in message(override)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["training.batch_rows=0"], "training.batch_rows (0) must be at least 1"),
+        (["training.keep_last=0"], "training.keep_last (0) must be at least 1"),
+        (["training.seed=4294967296"], "training.seed (4294967296) must be at most 4294967295"),
+        (["optimizer.warmup_share=1.5"], "optimizer.warmup_share (1.5) must be at most 1.0"),
+        (["optimizer.learning_rate=0"], "optimizer.learning_rate (0.0) must be above 0.0"),
+        (["optimizer.betas=[0.9, 1.0]"], "optimizer.betas ([0.9, 1.0]) must be below 1"),
+        (["optimizer.betas=[-0.1, 0.5]"], "optimizer.betas (-0.1) must be at least 0"),
+        (["optimizer.schedule=wsd", "optimizer.decay_share=0.99"], "(1.04) must be at most 1"),
+        (["objective.mask_share=0.95"], "objective.mask_share + objective.random_share (1.05) must be at most 1"),
+        (["training.micro_batch_rows=33"], "training.micro_batch_rows (33) must be at most training.batch_rows (32)"),
+        (["training.processes=64"], "training.processes (64) must be at most training.batch_rows (32)"),
+        (["tokenizer.kind=bytelevel_bpe"], "tokenizer.kind (bytelevel_bpe) must have a [MASK] token"),
+        (["data.corpus=[]"], "data.corpus ('') must name at least one source"),
+        (["data.languages=[]"], "data.languages ([]) must name at least one of es, en"),
+        (["output.folder=''"], "output.folder ('') must be a path or auto"),
+    ],
+)
+def test_a_number_out_of_range_or_a_contradiction_is_refused(overrides: list[str], expected: str) -> None:
+    assert expected in message(*overrides)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["objective.name=causal", "objective.mask_rate=0.3"],
+        ["data.corpus=a.txt", "data.world_documents=5"],
+        ["data.corpus=a.txt", "data.languages=[es]"],
+        ["tokenizer.folder=mine", "tokenizer.vocab_size=500"],
+        ["optimizer.decay_share=0.3"],
+        ["optimizer.schedule=constant", "optimizer.final_share=0.1"],
+    ],
+)
+def test_a_setting_that_another_one_leaves_without_effect_is_refused(overrides: list[str]) -> None:
+    line = message(*overrides)
+    assert line.startswith(overrides[-1].split("=")[0])
+    assert "where it has no effect; remove it." in line
+
+
+def test_the_same_settings_are_taken_where_they_have_effect() -> None:
+    load_recipe(None, ["objective.mask_rate=0.3", "data.corpus=[a.txt, 'builtin:world']", "data.languages=[es]"])
+    load_recipe(None, ["optimizer.schedule=wsd", "optimizer.decay_share=0.3", "optimizer.final_share=0.1"])
+    load_recipe(None, ["objective.name=causal", "objective.next_sentence=false"])
+
+
+def test_a_causal_recipe_needs_one_change_and_drops_what_is_masked_only() -> None:
+    recipe = load_recipe(None, ["objective.name=causal"])
+    assert recipe.tokenizer_kind == "bytelevel_bpe"
+    assert not recipe.next_sentence
+    assert Recipe().next_sentence
+
+
+def test_one_field_of_the_model_can_be_overridden_alone() -> None:
+    recipe = load_recipe(None, ["model.overrides.hidden_size=60", "model.overrides.num_hidden_layers=3"])
+    assert recipe.model.overrides == {"hidden_size": 60, "num_hidden_layers": 3}
+    assert Recipe().model.overrides == {}
+
+
+@pytest.mark.parametrize(
+    ("corpus", "folder"),
+    [
+        ("builtin:docs", "runs/docs"),
+        ("texts/novels.jsonl.gz", "runs/novels"),
+        ("texts/", "runs/texts"),
+        ("texts/*.txt", "runs/text"),
+        ("owner/name", "runs/name"),
+        ("[a/b.txt, c.txt]", "runs/b"),
+    ],
+)
+def test_the_run_folder_is_named_after_the_corpus(corpus: str, folder: str) -> None:
+    assert load_recipe(None, [f"data.corpus={corpus}"]).output_folder == Path(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a: [", "must be valid YAML; line"),
+        ("training:\n  seed: 1\n  seed: 2\n", "seed is given twice"),
+        ("- 1\n- 2\n", "must be sections with fields"),
+        ("training: 3\n", "training (3) must be a section with fields"),
+        ("!!python/object/apply:os.getcwd []", "must be valid YAML"),
+        ("trainig:\n  seed: 1\n", "did you mean training?"),
+        ("3: {}\n", "must be a field of a recipe"),
+        ("training:\n  budget: " + "[" * 5000, "must be valid YAML"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_refused_with_one_line(text: str, expected: str, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r" must ") as caught:
+        load_recipe(path)
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_absent_or_not_utf_8_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"recipe \(.*absent.yaml\) must be a YAML file"):
+        load_recipe(tmp_path / "absent.yaml")
+    (tmp_path / "latin.yaml").write_bytes("data: {corpus: año}".encode("latin-1"))
+    with pytest.raises(ValueError, match="must be UTF-8 text; byte 16 is not"):
+        load_recipe(tmp_path / "latin.yaml")
+
+
+def test_an_empty_file_is_the_default_recipe(tmp_path: Path) -> None:
+    (tmp_path / "empty.yaml").write_text("# nothing\n")
+    assert load_recipe(tmp_path / "empty.yaml") == Recipe()
+
+
+def test_a_recipe_made_in_python_is_checked_too() -> None:
+    assert Recipe(data=DataSettings(corpus=("a.txt",))).corpora == ("a.txt",)
+    with pytest.raises(ValueError, match=r"training.log_every \(0\) must be at least 1"):
+        Recipe(training=TrainingSettings(log_every=0))
+
+
+def fields() -> list[tuple[str, "dataclasses.Field[Any]"]]:
+    hints = typing.get_type_hints(Recipe)
+    return [(section, item) for section in SECTIONS for item in dataclasses.fields(hints[section])]
+
+
+def test_the_sections_stand_in_their_order_and_every_field_says_what_it_means() -> None:
+    assert [item.name for item in dataclasses.fields(Recipe)] == SECTIONS
+    for section, item in fields():
+        meaning = item.metadata["help"]
+        assert meaning[0].isupper(), f"{section}.{item.name}"
+        assert meaning.endswith("."), f"{section}.{item.name}"
+
+
+def test_the_description_is_the_default_recipe_with_every_field_explained() -> None:
+    text = describe_recipe()
+    tree = yaml.safe_load(text)
+    assert [(section, name) for section, values in tree.items() for name in values] == [
+        (section, item.name) for section, item in fields()
+    ]
+    assert max(map(len, text.splitlines())) <= 120
+    assert "One of: cosine, linear, wsd, constant." in text
+
+
+def test_the_example_of_the_main_job_is_the_default_recipe_as_it_describes_itself() -> None:
+    path = EXAMPLES / "world.yaml"
+    assert load_recipe(path) == Recipe()
+    assert path.read_text(encoding="utf-8").endswith("\n\n" + describe_recipe())
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_example_recipe_is_valid_and_says_nothing_that_is_a_default(path: Path) -> None:
+    recipe = load_recipe(path)
+    if path.stem == "world":
+        return
+    given = {f"{section}.{name}" for section, values in yaml.safe_load(path.read_text()).items() for name in values}
+    assert given == {line.partition(":")[0] for line in difference(Recipe(), recipe)}
+
+
+def test_the_four_example_recipes_are_there() -> None:
+    assert {path.stem for path in EXAMPLES.glob("*.yaml")} >= {"world", "causal", "text_encoder", "text_decoder"}
