@@ -1,0 +1,42 @@
+"""The command `hf-minilm`: one subcommand a task; a user's mistake is one line and exit code 2."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from . import pretrain
+
+SUBCOMMANDS = {"pretrain": pretrain}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand.
+
+    Args:
+        arguments: The words after the command's name; None: those of the command line.
+
+    Returns:
+        The exit code: 0, or 2 for a mistake that one line explains.
+    """
+    parser = argparse.ArgumentParser(prog="hf-minilm", description="Small language models of your own.")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, module in SUBCOMMANDS.items():
+        module.add_arguments(subparsers.add_parser(name, help=module.HELP, description=module.HELP))
+    parsed = parser.parse_args(arguments)
+    try:
+        return SUBCOMMANDS[parsed.command].run(parsed)
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"hf-minilm: {_one_line(error)}", file=sys.stderr)
+        return 2
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+if __name__ == "__main__":
+    from ..training.launch import end_process
+
+    code = main()
+    end_process(code)
+    sys.exit(code)

@@ -13,10 +13,11 @@ sequence (bidirectional), or only oneself and earlier ones (causal).
 Shapes: B batch, H query heads, K key and value heads, T query positions, S key positions, D head size, E hidden size.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.nn.attention.flex_attention import BlockMask
 from transformers import Cache
 from transformers.masking_utils import (
     ALL_MASK_ATTENTION_FUNCTIONS,
@@ -33,6 +34,9 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from .configuration_minilm import MiniLMConfig
 from .positions import Rotation, rotate
 
+Mask = torch.Tensor | BlockMask | None
+"""What `token_mask` gives: boolean or added to the scores, blocks for flex attention, or None where all may look."""
+
 IMPLEMENTATIONS_WITH_BIAS = ("eager", "sdpa", "flex_attention")
 """Attention implementations that add a position bias to the scores; the others would drop it without a word."""
 
@@ -47,7 +51,7 @@ def written_out_attention(
     scaling: float,
     dropout: float = 0.0,
     position_bias: torch.Tensor | None = None,
-    **kwargs: Any,
+    **kwargs: Any,  # noqa: ARG001
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Compute attention by its formula; a query that may look at nothing gets zeros, never NaN.
 
@@ -98,12 +102,13 @@ class Attention(nn.Module):
         self.config = config
         self.layer_idx = layer_idx
         self.is_causal = bool(config.is_causal)
-        self.head_dim = config.head_dim
-        self.num_key_value_groups = config.num_attention_heads // config.num_key_value_heads
+        # The configuration has derived both where they were None.
+        self.head_dim, key_value_heads = cast(int, config.head_dim), cast(int, config.num_key_value_heads)
+        self.num_key_value_groups = config.num_attention_heads // key_value_heads
         self.scaling = self.head_dim**-0.5
         self.attention_dropout = config.attention_dropout
 
-        query_size, key_size = config.num_attention_heads * self.head_dim, config.num_key_value_heads * self.head_dim
+        query_size, key_size = config.num_attention_heads * self.head_dim, key_value_heads * self.head_dim
         self.query = nn.Linear(config.hidden_size, query_size, bias=config.attention_bias)
         self.key = nn.Linear(config.hidden_size, key_size, bias=config.attention_bias)
         self.value = nn.Linear(config.hidden_size, key_size, bias=config.attention_bias)
@@ -191,7 +196,7 @@ def token_mask(
     *,
     sequence_ids: torch.Tensor | None = None,
     past_key_values: Cache | None = None,
-) -> torch.Tensor | None:
+) -> Mask:
     """Say who may look at whom, in the form that the attention implementation takes.
 
     Args:
@@ -213,7 +218,7 @@ def token_mask(
 
 def _packed_mask(
     config: MiniLMConfig, embeddings: torch.Tensor, attention_mask: torch.Tensor | None, sequence_ids: torch.Tensor
-) -> torch.Tensor | None:
+) -> Mask:
     # transformers separates packed rows for causal attention only, and only where no padding mask is given. Asking the
     # implementation's own mask function covers both directions, and by broadcasting rather than by vmap: 15 times
     # faster than an `and_mask_function` at 32 rows of 128 tokens.

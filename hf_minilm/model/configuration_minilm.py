@@ -1,7 +1,7 @@
 """Configuration of the hf_minilm models: what is built, never how it is trained."""
 
 import difflib
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
@@ -111,7 +111,7 @@ class MiniLMConfig(PreTrainedConfig):
     num_attention_heads: int = 4
     """Number of query heads H."""
     num_key_value_heads: int | None = None
-    """Key and value heads, each shared by an equal group of query heads (Ainslie et al. 2023); None: one a query head."""
+    """Key and value heads, each shared by equally many query heads (Ainslie et al. 2023); None: one a query head."""
     head_dim: int | None = None
     """Size D of a head; None: hidden_size / num_attention_heads."""
     intermediate_size: int | None = None
@@ -156,7 +156,7 @@ class MiniLMConfig(PreTrainedConfig):
     type_vocab_size: int = 2
     """Number of token types (segments A and B); 0: none, and `token_type_ids` are not looked at."""
     prediction_transform: bool = True
-    """Masked heads pass hidden states through dense, activation and norm before the vocabulary; the causal head never."""
+    """Masked heads apply dense, activation and norm before the vocabulary; the causal head never."""
     output_bias: bool = False
     """A bias for each token of the vocabulary in the language-model heads."""
     tie_word_embeddings: bool = True
@@ -210,6 +210,8 @@ class MiniLMConfig(PreTrainedConfig):
             self.intermediate_size = gated_width if self.feed_forward == "gated" else 4 * self.hidden_size
         kwargs["auto_map"] = {**AUTO_MAP, **(kwargs.get("auto_map") or {})}
         super().__post_init__(**kwargs)
+        # The strict decorator checks again, but wraps what it finds in an error of two lines that is no ValueError.
+        self.validate_architecture()
 
     def _refuse_near_misses(self, keywords: dict[str, Any]) -> None:
         fields = [name for name in self.__dataclass_fields__ if not name.startswith("_")]
@@ -237,7 +239,15 @@ class MiniLMConfig(PreTrainedConfig):
         self._validate_choices()
 
     def _validate_sizes(self) -> None:
-        for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings"):
+        sizes = (
+            "vocab_size",
+            "hidden_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "num_key_value_heads",
+            "head_dim",
+        )
+        for name in (*sizes, "intermediate_size", "max_position_embeddings"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} ({getattr(self, name)}) must be at least 1.")
         for name in ("attention_dropout", "hidden_dropout"):
@@ -248,24 +258,24 @@ class MiniLMConfig(PreTrainedConfig):
 
     def _validate_heads(self) -> None:
         heads, width = self.num_attention_heads, self.hidden_size
+        key_value_heads = cast(int, self.num_key_value_heads)  # derived above where it was None
         if width % heads and self.head_dim == width // heads:
             nearest = max(-((heads - 2 * width) // (2 * heads)), 1) * heads
             raise ValueError(
                 f"hidden_size ({width}) must be a multiple of num_attention_heads ({heads}); the nearest is {nearest}."
             )
-        if heads % self.num_key_value_heads:
+        if heads % key_value_heads:
             raise ValueError(
-                f"num_attention_heads ({heads}) must be a multiple of num_key_value_heads ({self.num_key_value_heads})."
+                f"num_attention_heads ({heads}) must be a multiple of num_key_value_heads ({key_value_heads})."
             )
 
     def _validate_choices(self) -> None:
         if self.position_embedding == "rope":
-            if self.head_dim % 2:
+            if cast(int, self.head_dim) % 2:
                 raise ValueError(f"head_dim ({self.head_dim}) must be even for rope, which turns pairs of features.")
-            if self.rope_parameters.get("rope_type") != "default":
-                raise ValueError(
-                    f"rope_parameters['rope_type'] ({self.rope_parameters.get('rope_type')}) must be 'default'."
-                )
+            rope_type = (self.rope_parameters or {}).get("rope_type")
+            if rope_type != "default":
+                raise ValueError(f"rope_parameters['rope_type'] ({rope_type}) must be 'default'.")
         elif self.rope_parameters is not None:
             raise ValueError(f"rope_parameters must be None for position_embedding ({self.position_embedding}).")
         if self.position_embedding == "sinusoidal" and self.hidden_size % 2:

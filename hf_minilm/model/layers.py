@@ -3,7 +3,7 @@
 Shapes: B batch, T positions, E hidden size, F inner size of the feed-forward, V vocabulary.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -30,7 +30,7 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: MiniLMConfig) -> None:
         super().__init__()
-        width, inner_width, bias = config.hidden_size, config.intermediate_size, config.feed_forward_bias
+        width, inner_width, bias = config.hidden_size, cast(int, config.intermediate_size), config.feed_forward_bias
         self.gate = nn.Linear(width, inner_width, bias=bias) if config.feed_forward == "gated" else None
         self.up = nn.Linear(width, inner_width, bias=bias)
         self.down = nn.Linear(inner_width, width, bias=bias)
@@ -108,3 +108,29 @@ class Embeddings(nn.Module):
         if added is not None:
             embeddings = embeddings + added.to(embeddings.dtype)
         return self.dropout(self.norm(embeddings))
+
+
+class PredictionTransform(nn.Module):
+    """Dense, activation and norm before the vocabulary (Devlin et al. 2019, appendix A.1's reference model)."""
+
+    def __init__(self, config: MiniLMConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size, bias=config.feed_forward_bias)
+        self.activation = ACT2FN[config.hidden_act]
+        self.norm = build_norm(config)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Transform [..., E] to [..., E]."""
+        return self.norm(self.activation(self.dense(hidden_states)))
+
+
+class Pooler(nn.Module):
+    """The vector of a whole sequence, from that of its first token (Devlin et al. 2019, section 3.1)."""
+
+    def __init__(self, config: MiniLMConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, first: torch.Tensor) -> torch.Tensor:
+        """Transform [..., E] to [..., E]."""
+        return torch.tanh(self.dense(first))

@@ -49,8 +49,14 @@ def predicted_positions(hidden_states: torch.Tensor, labels: torch.Tensor) -> tu
     return hidden_states.flatten(0, 1)[predicted], labels.flatten()[predicted]
 
 
-def next_tokens(labels: torch.Tensor) -> torch.Tensor:
-    """Move labels [B, T] one place to the left: position t predicts token t + 1, and the last position nothing."""
+def next_tokens(labels: torch.Tensor, sequence_ids: torch.Tensor | None = None) -> torch.Tensor:
+    """Move labels [B, T] one place to the left: position t predicts token t + 1, and the last position nothing.
+
+    With the packed sequence of each token, [B, T], the last token of a sequence predicts nothing either.
+    """
+    if sequence_ids is not None:
+        first = torch.diff(sequence_ids, dim=1, prepend=sequence_ids[:, :1]) != 0
+        labels = labels.masked_fill(first, IGNORED)
     return nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
 
 
@@ -60,14 +66,33 @@ def first_tokens(hidden_states: torch.Tensor, next_sentence_label: torch.Tensor 
     Args:
         hidden_states: [B, T, E].
         next_sentence_label: [B] or None: one sequence a row, which its first token stands for. [B, T]: packed rows,
-            with a label at the first token of each sequence and `IGNORED` elsewhere.
+            with a label at the first token of each sequence and `IGNORED` elsewhere. [B, 1] is as [B].
 
     Returns:
         [B, E], or [number of packed sequences, E] in row order.
     """
-    if next_sentence_label is None or next_sentence_label.dim() == 1:
+    if next_sentence_label is None or next_sentence_label.shape != hidden_states.shape[:2]:
         return hidden_states[:, 0]
     return predicted_positions(hidden_states, next_sentence_label)[0]
+
+
+def order_cross_entropy(
+    logits: torch.Tensor, next_sentence_label: torch.Tensor, *, count: Count = None
+) -> torch.Tensor:
+    """Compute the next-sentence loss of the vectors that `first_tokens` picked.
+
+    Args:
+        logits: [B, 2], or [number of packed sequences, 2].
+        next_sentence_label: As for `first_tokens`.
+        count: See `normalised_cross_entropy`.
+
+    Returns:
+        A scalar.
+    """
+    labels = next_sentence_label.flatten()
+    if len(labels) != len(logits):
+        labels = labels[labels != IGNORED]
+    return normalised_cross_entropy(logits, labels, count=count)
 
 
 def sequence_count(labels: torch.Tensor | None, next_sentence_label: torch.Tensor, *, tokens: Count) -> Count:

@@ -15,10 +15,11 @@ restart at 0 with each sequence of a packed row.
 
 import difflib
 from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch import nn
-from transformers.utils import is_tracing
+from transformers.utils.import_utils import is_tracing
 
 from .configuration_minilm import MiniLMConfig
 
@@ -109,8 +110,9 @@ class RotaryPositions(PositionScheme):
 
     def __init__(self, config: MiniLMConfig) -> None:
         super().__init__(config)
-        self.head_size = config.head_dim
-        self.theta = config.rope_parameters["rope_theta"]
+        # The configuration has filled both in.
+        self.head_size = cast(int, config.head_dim)
+        self.theta = cast(dict[str, Any], config.rope_parameters)["rope_theta"]
 
     def rotation(self, position_ids: torch.Tensor) -> Rotation:
         """Cosine and sine of position x frequency."""

@@ -1,0 +1,33 @@
+"""`hf-minilm pretrain`: train a model on a text, or go on with a training that stopped."""
+
+import argparse
+
+HELP = "Train a model on a text, or go on with a training that stopped."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the subcommand's arguments."""
+    parser.add_argument("recipe", nargs="?", help="a recipe in YAML; without one, the built-in corpus is trained on")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.FIELD=VALUE", help="replace one setting of the recipe"
+    )
+    parser.add_argument("--print-recipe", action="store_true", help="print all settings with their meaning, and stop")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Carry out the subcommand; the exit code is 0, or 128 + the number of the signal that stopped the training."""
+    from ..training.recipe import describe_recipe, load_recipe
+
+    recipe = load_recipe(arguments.recipe, arguments.set)
+    if arguments.print_recipe:
+        print(describe_recipe(recipe), end="")
+        return 0
+    from ..training.loop import Stopped
+    from ..training.pretrain import pretrain
+
+    try:
+        print(pretrain(recipe), end="")
+    except Stopped as stopped:
+        print(f"hf-minilm: {stopped}")
+        return 128 + stopped.signal_number
+    return 0

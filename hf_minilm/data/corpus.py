@@ -1,0 +1,251 @@
+"""A corpus: documents from files, folders, Hub data sets and the built-in sources, in a training and a held-out part.
+
+Which documents are held out depends on nothing but their place in the corpus: the first is for training, the second is
+held out, and each later one is held out where the hash of its index falls under the share. So both parts have a
+document as soon as there are two, both can be streamed, and adding documents at the end moves none of the others.
+"""
+
+import difflib
+import glob
+import hashlib
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from .document import Document
+from .documentation import documentation_documents, documentation_versions
+from .readers import SUFFIXES, HubDataset, read_file, suffix_of
+from .world import World
+
+Split = Literal["train", "validation"]
+BUILTIN_SOURCES = ("builtin:world", "builtin:docs")
+_FEWEST_HELD_OUT_STORIES = 200
+# Part of every fingerprint: a change in how sources become documents needs another number.
+_READING_VERSION = 1
+_SAMPLED_STORIES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    path: Path
+    named: bool  # by the user, not found in a folder: then it must have text
+
+
+_Part = _File | HubDataset | str
+
+
+class Corpus:
+    """The documents that a model is trained and evaluated on.
+
+    Args:
+        sources: Files, folders (read recursively), globs, `hub:owner/name[:configuration][@split]`, `builtin:world`
+            and `builtin:docs`, in order, the stories of the world first. What two of them name is read once.
+            Hidden files in folders are ignored.
+        encoding_errors: "strict", or "replace" to put U+FFFD in the place of bytes that are not UTF-8.
+        languages: Languages of `builtin:world`, "es", "en" or both.
+        world_documents: Training documents of `builtin:world`. Held out are `validation_share` of that number, at least
+            200, drawn independently.
+        validation_share: Share of the documents held out, in (0, 1). Where there is a single document, it is the share
+            of its paragraphs, at least one, taken from its end.
+        seed: Seed of `builtin:world`.
+
+    Raises:
+        ValueError: a source has no known form or suffix, a folder has no file to read, or a setting is out of range.
+        FileNotFoundError: a path does not exist, or a glob matches nothing.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[str],
+        *,
+        encoding_errors: str = "strict",
+        languages: Sequence[str] = ("es", "en"),
+        world_documents: int = 20_000,
+        validation_share: float = 0.05,
+        seed: int = 0,
+    ) -> None:
+        if isinstance(sources, str) or not sources:
+            raise ValueError(
+                f"sources ({sources!r}) must be a list of at least one source; name a file or builtin:world."
+            )
+        if not 0.0 < validation_share < 1.0:
+            raise ValueError(f"validation_share ({validation_share}) must be between 0 and 1; try 0.05.")
+        if encoding_errors not in ("strict", "replace"):
+            raise ValueError(f"encoding_errors ({encoding_errors}) must be strict or replace; choose one of them.")
+        if world_documents < 1:
+            raise ValueError(f"world_documents ({world_documents}) must be at least 1; give a larger number.")
+        self._encoding_errors = encoding_errors
+        self._world_documents = world_documents
+        self._validation_share = validation_share
+        self._skipped_paths: Counter[str] = Counter()
+        self._skipped: Counter[str] = Counter()
+        self._fingerprint: str | None = None
+        self._world = World(languages, seed=seed) if "builtin:world" in sources else None
+        self._only_world = list(sources) == ["builtin:world"]
+        self._parts = self._resolve(sources)
+
+    @property
+    def world(self) -> World | None:
+        """The generator of the documents, where the corpus is `builtin:world` and nothing else."""
+        return self._world if self._only_world else None
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """How many "unknown files", "repeated sources", "empty files" and "empty documents" were passed over.
+
+        The files are known from the start, what is empty after the latest pass over `documents`.
+        """
+        return dict(self._skipped_paths + self._skipped)
+
+    def documents(self, split: Split) -> Iterator[Document]:
+        """Streams the documents of one part, the same ones in the same order each time.
+
+        Raises:
+            ValueError: the split is unknown, a file is malformed, or the text cannot give two parts.
+            OSError: a file or the Hub cannot be read.
+        """
+        if split not in ("train", "validation"):
+            raise ValueError(f"split ({split}) must be train or validation; choose one of them.")
+        return self._divide(split)
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of the bytes of the files in order and of all else that shapes the documents.
+
+        Raises:
+            OSError: a file or the Hub cannot be read.
+        """
+        if self._fingerprint is None:
+            digest = hashlib.sha256()
+            settings = f"{_READING_VERSION} {self._encoding_errors} {self._validation_share!r}"
+            for value in (settings, *map(self._identity, self._parts)):
+                digest.update(f"{len(value)}:{value}\n".encode())
+            self._fingerprint = digest.hexdigest()
+        return self._fingerprint
+
+    def _resolve(self, sources: Sequence[str]) -> list[_Part]:
+        parts: list[_Part] = []
+        seen: set[Path | str] = set()
+        for source in sources:
+            if source.startswith("builtin:"):
+                candidates: list[_Part] = [_builtin(source)]
+            elif source.startswith("hub:"):
+                candidates = [HubDataset(source.removeprefix("hub:"))]
+            else:
+                candidates = list(self._files(source))
+            for part in candidates:
+                key = part.path.resolve() if isinstance(part, _File) else source
+                if key in seen:
+                    self._skipped_paths["repeated sources"] += 1
+                    continue
+                seen.add(key)
+                parts.append(part)
+        return parts
+
+    def _files(self, source: str) -> list[_File]:
+        path = Path(source).expanduser()
+        if path.is_file():
+            if suffix_of(path) is None:
+                raise ValueError(f"source ({source}) must end in one of {', '.join(SUFFIXES)}; rename or convert it.")
+            return [_File(path, named=True)]
+        # Path.glob takes no absolute pattern. A name that exists is no pattern, whatever characters it has.
+        pattern = glob.escape(str(path)) if path.is_dir() else str(path)
+        matches = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207
+        if not matches:
+            raise FileNotFoundError(f"source ({source}) must be a file, folder or glob that exists; check the path.")
+        found = list(itertools.chain.from_iterable(map(_files_under, matches)))
+        known = [_File(file, named=False) for file in found if suffix_of(file) is not None]
+        self._skipped_paths["unknown files"] += len(found) - len(known)
+        if not known:
+            raise ValueError(f"source ({source}) must have files ending in one of {', '.join(SUFFIXES)}; add one.")
+        return known
+
+    def _divide(self, split: Split) -> Iterator[Document]:
+        skipped = self._skipped = Counter()
+        if self._world is not None:
+            yield from self._stories(self._world, split)
+        documents = self._found_documents(skipped)
+        opening = list(itertools.islice(documents, 2))
+        if self._world is None and len(opening) < 2:
+            yield self._part_of_single(opening, split)
+            return
+        for index, document in enumerate(itertools.chain(opening, documents)):
+            if _is_held_out(index, self._validation_share) == (split == "validation"):
+                yield document
+
+    def _stories(self, world: World, split: Split) -> Iterator[Document]:
+        held_out = max(_FEWEST_HELD_OUT_STORIES, round(self._world_documents * self._validation_share))
+        return world.documents(self._world_documents if split == "train" else held_out, split=split)
+
+    def _found_documents(self, skipped: Counter[str]) -> Iterator[Document]:
+        """The documents with text of every source but `builtin:world`, counting the empty ones."""
+        for part in self._parts:
+            has_text = False
+            for document in self._read(part):
+                if document.paragraphs:
+                    has_text = True
+                    yield document
+                else:
+                    skipped["empty documents"] += 1
+            if isinstance(part, _File) and not has_text:
+                if part.named:
+                    raise ValueError(f"file ({part.path}) must have text; remove it from the sources or fill it.")
+                skipped["empty files"] += 1
+
+    def _read(self, part: _Part) -> Iterator[Document]:
+        if isinstance(part, _File):
+            return read_file(part.path, encoding_errors=self._encoding_errors)
+        if isinstance(part, HubDataset):
+            return part.documents(encoding_errors=self._encoding_errors)
+        return documentation_documents() if part == "builtin:docs" else iter(())
+
+    def _part_of_single(self, documents: list[Document], split: Split) -> Document:
+        if not documents:
+            raise ValueError("corpus (0 documents) must have text; name sources that are not empty.")
+        paragraphs, source = documents[0].paragraphs, documents[0].source
+        if len(paragraphs) < 2:
+            raise ValueError(
+                f"corpus (one paragraph, {source}) must have at least 2 paragraphs, one to hold out; "
+                "put blank lines between paragraphs or add documents."
+            )
+        held_out = min(max(1, round(len(paragraphs) * self._validation_share)), len(paragraphs) - 1)
+        kept = paragraphs[:-held_out] if split == "train" else paragraphs[-held_out:]
+        return Document(kept, f"{source}:{split}")
+
+    def _identity(self, part: _Part) -> str:
+        if isinstance(part, _File):
+            with part.path.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256")
+            return f"file {part.path.name} {digest.hexdigest()}"
+        if isinstance(part, HubDataset):
+            return f"hub {part.fingerprint()}"
+        if part == "builtin:docs":
+            return f"{part} {documentation_versions()}"
+        assert self._world is not None  # made with the sources
+        # The opening stories show a change of lexicon or grammar.
+        opening = "\n".join(story.text for story in self._world.documents(_SAMPLED_STORIES))
+        return f"{part} {self._world.languages} {self._world.seed} {self._world_documents} {opening}"
+
+
+def _builtin(source: str) -> str:
+    if source in BUILTIN_SOURCES:
+        return source
+    nearest = difflib.get_close_matches(source, BUILTIN_SOURCES, n=1, cutoff=0.0)[0]
+    raise ValueError(f"source ({source}) must be {' or '.join(BUILTIN_SOURCES)}; the nearest is {nearest}.")
+
+
+def _files_under(path: Path) -> list[Path]:
+    """The file itself, or the files in the folder and below that are not hidden, sorted by their relative path."""
+    if path.is_file():
+        return [path]
+    found = {file.relative_to(path): file for file in path.rglob("*") if file.is_file()}
+    return [found[name] for name in sorted(found) if not any(part.startswith(".") for part in name.parts)]
+
+
+def _is_held_out(index: int, share: float) -> bool:
+    if index < 2:
+        return index == 1
+    digest = hashlib.blake2b(index.to_bytes(8, "little"), digest_size=8).digest()
+    return int.from_bytes(digest, "little") < share * 2**64

@@ -1,0 +1,154 @@
+"""The loss of a language model on text that it has not seen.
+
+Shapes: B rows, T token positions, V vocabulary. Losses are in nats per predicted token.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from transformers import GenerationMixin
+
+from ..data.objectives import Batch
+from ..data.sequences import IGNORED
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """How well a model predicts held-out text.
+
+    Attributes:
+        nats_per_token: Mean loss of the predicted tokens.
+        bits_per_byte: Loss of all predicted tokens in bits, divided by the bytes of their text: comparable between
+            tokenizers. None if the predicted tokens have no text.
+        num_tokens: Predicted tokens.
+        next_sentence_loss: Mean loss of the next-sentence label, in nats; None without labelled pairs, as below.
+        next_sentence_accuracy: Share of labels that the model gets right.
+        next_sentence_majority: Share of the commoner label: the accuracy of always giving the same answer.
+        num_sequences: Pairs with a next-sentence label.
+    """
+
+    nats_per_token: float
+    bits_per_byte: float | None
+    num_tokens: int
+    next_sentence_loss: float | None
+    next_sentence_accuracy: float | None
+    next_sentence_majority: float | None
+    num_sequences: int
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[torch.device]:
+    """Put a model into evaluation mode without gradients, yield its device, and restore its mode at the end."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield next(model.parameters()).device
+    finally:
+        model.train(was_training)
+
+
+def predicts_next_token(model: nn.Module) -> bool:
+    """Return whether position t of a model's logits predicts token t + 1, so that labels are shifted inside."""
+    return isinstance(model, GenerationMixin)
+
+
+def prediction_logits(output: Any) -> torch.Tensor:
+    """Return the logits over the vocabulary, [B, T, V], whichever language-model head the output comes from."""
+    logits = getattr(output, "prediction_logits", None)
+    return output.logits if logits is None else logits
+
+
+def held_out(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    *,
+    token_bytes: NDArray[np.integer] | torch.Tensor,
+    autocast: bool = False,
+    max_rows: int | None = None,
+) -> HeldOut:
+    """Measure a model's mean loss.
+
+    Args:
+        model: A masked, pre-training or causal model of this package, whose losses are means over what it predicts.
+        batches: Batches with labels, as an objective's `evaluation_batches` gives them.
+        token_bytes: UTF-8 bytes of each token's text, [V]; 0 for special tokens.
+        autocast: Whether to compute in bfloat16; losses are float32 sums, added up in float64, all the same.
+        max_rows: Most rows to look at; None: all.
+
+    Raises:
+        ValueError: If the batches predict no token.
+    """
+    sums = _Sums(torch.as_tensor(token_bytes))
+    shifted = predicts_next_token(model)
+    with evaluating(model) as device:
+        for batch in _first_rows(batches, max_rows):
+            on_device = {name: tensor.to(device) for name, tensor in batch.items()}
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
+                output = model(**on_device, return_logits=False)
+            labels = batch["labels"][:, 1:] if shifted else batch["labels"]
+            sums.add_tokens(output, labels[labels != IGNORED])
+            if "next_sentence_label" in batch:
+                sums.add_sequences(output, batch["next_sentence_label"])
+    return sums.result()
+
+
+class _Sums:
+    """What is added up over the batches."""
+
+    def __init__(self, token_bytes: torch.Tensor) -> None:
+        self.token_bytes = token_bytes.cpu()
+        self.nats = self.sequence_nats = 0.0
+        self.num_tokens = self.num_bytes = self.num_correct = 0
+        self.label_counts = [0, 0]
+
+    def add_tokens(self, output: Any, predicted: torch.Tensor) -> None:
+        # The model's own mean is a float32 sum over the predicted positions, which alone go through the vocabulary.
+        mean = getattr(output, "masked_lm_loss", None)
+        mean = output.loss if mean is None else mean
+        self.nats += mean.double().item() * len(predicted)
+        self.num_tokens += len(predicted)
+        self.num_bytes += int(self.token_bytes[predicted].sum())
+
+    def add_sequences(self, output: Any, next_sentence_label: torch.Tensor) -> None:
+        flat = next_sentence_label.flatten()
+        labels = flat[flat != IGNORED]
+        logits = output.seq_relationship_logits.float().cpu()
+        if next_sentence_label.dim() == 1:
+            logits = logits[flat != IGNORED]
+        self.sequence_nats += nn.functional.cross_entropy(logits.double(), labels, reduction="sum").item()
+        self.num_correct += int((logits.argmax(-1) == labels).sum())
+        for label in (0, 1):
+            self.label_counts[label] += int((labels == label).sum())
+
+    def result(self) -> HeldOut:
+        if self.num_tokens == 0:
+            raise ValueError("predicted tokens (0) must be at least 1 in the held-out text; give more of it.")
+        pairs = sum(self.label_counts)
+        return HeldOut(
+            nats_per_token=self.nats / self.num_tokens,
+            bits_per_byte=self.nats / math.log(2) / self.num_bytes if self.num_bytes else None,
+            num_tokens=self.num_tokens,
+            next_sentence_loss=self.sequence_nats / pairs if pairs else None,
+            next_sentence_accuracy=self.num_correct / pairs if pairs else None,
+            next_sentence_majority=max(self.label_counts) / pairs if pairs else None,
+            num_sequences=pairs,
+        )
+
+
+def _first_rows(batches: Iterable[Batch], max_rows: int | None) -> Iterator[Batch]:
+    """Iterate over batches until there were `max_rows` rows, the last batch cut short if need be."""
+    left = max_rows
+    for batch in batches:
+        if left is not None and left <= 0:
+            return
+        yield batch if left is None else {name: tensor[:left] for name, tensor in batch.items()}
+        if left is not None:
+            left -= len(batch["labels"])

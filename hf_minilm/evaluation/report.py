@@ -1,0 +1,195 @@
+"""The report at the end of a run: what the model can do, how far it is from what is possible, and how to use it."""
+
+import json
+import textwrap
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from .language_model import HeldOut
+from .minimal_pairs import PairAccuracy
+from .samples import FilledMask, GeneratedText
+from .world_floor import MaskedFloor
+
+_WIDTH = 100
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What was trained, on what, and for how long.
+
+    Attributes:
+        objective: "masked", "masked + next sentence" or "causal", as a person reads it.
+        corpus: The corpus's name or path.
+        steps: Optimizer steps.
+        tokens: Token positions trained on, padding left out.
+        seconds: Wall-clock time of the training.
+        parameters: Parameters of the model, shared ones counted once.
+        device: What it ran on.
+    """
+
+    objective: str
+    corpus: str
+    steps: int
+    tokens: int
+    seconds: float
+    parameters: int
+    device: str = "cpu"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything measured at the end of a run.
+
+    Attributes:
+        facts: The run.
+        held_out: Losses on held-out text.
+        floor: The least possible loss: for masked models `MaskedFloor`, for causal ones nats per token; a string says
+            why it is not known; None where nothing is said about it.
+        probes: Accuracy on minimal pairs.
+        filled: Masked words, for masked models.
+        texts: Continued texts, for causal models.
+        model_folder: Where the model lies.
+        is_causal: Whether the model is used by generating text, not by filling masks.
+    """
+
+    facts: RunFacts
+    held_out: HeldOut
+    floor: MaskedFloor | float | str | None
+    model_folder: str
+    is_causal: bool
+    probes: tuple[PairAccuracy, ...] = ()
+    filled: tuple[FilledMask, ...] = ()
+    texts: tuple[GeneratedText, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all figures as dictionaries, lists, strings and numbers, ready for `json.dump`."""
+        return _plain(asdict(self))
+
+    def to_text(self) -> str:
+        """Return the report for a person to read, in at most 100 columns but for a long model folder."""
+        parts = [
+            list(_fact_lines(self.facts)),
+            list(_loss_lines(self)),
+            list(_probe_lines(self.probes)),
+            list(_mask_lines(self.filled)),
+            list(_text_lines(self.texts)),
+            list(_usage_lines(self)),
+        ]
+        return "\n\n".join("\n".join(lines) for lines in parts if lines) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    """Turn tuples into lists all the way down, as JSON would, so that what is read back equals what was written."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _wrapped(text: str, *, indent: str = "  ") -> Iterator[str]:
+    yield from textwrap.wrap(text, _WIDTH, initial_indent=indent, subsequent_indent=indent + "  ")
+
+
+def _fact_lines(facts: RunFacts) -> Iterator[str]:
+    speed = facts.tokens / facts.seconds if facts.seconds > 0 else 0.0
+    yield "Trained"
+    yield from _wrapped(f"{facts.objective} model of {facts.parameters:,} parameters on {facts.corpus}")
+    yield from _wrapped(
+        f"{facts.steps:,} steps, {facts.tokens:,} tokens, {_duration(facts.seconds)} on {facts.device} "
+        f"({speed:,.0f} tokens a second)"
+    )
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
+
+
+def _loss_lines(report: Report) -> Iterator[str]:
+    figures, floor = report.held_out, report.floor
+    best = f" (floor {floor:.2f})" if isinstance(floor, float) else ""
+    yield f"On held-out text ({figures.num_tokens:,} predicted tokens)"
+    yield from _wrapped(f"held-out loss {figures.nats_per_token:.2f} nats per predicted token{best}")
+    if figures.bits_per_byte is not None:
+        yield from _wrapped(f"{figures.bits_per_byte:.2f} bits per byte of the predicted text")
+    if figures.next_sentence_accuracy is not None:
+        yield from _wrapped(
+            f"next sentence: {figures.next_sentence_accuracy:.1%} right of {figures.num_sequences:,} pairs (always the "
+            f"commoner answer: {figures.next_sentence_majority:.1%}), loss {figures.next_sentence_loss:.2f} nats"
+        )
+    if isinstance(floor, MaskedFloor):
+        yield from _floor_lines(floor)
+    elif isinstance(floor, str):
+        yield from _wrapped(floor)
+
+
+def _floor_lines(floor: MaskedFloor) -> Iterator[str]:
+    yield from _wrapped(
+        f"on {floor.num_sequences} of its sequences, {floor.num_tokens:,} masked tokens: loss "
+        f"{floor.model_nats_per_token:.2f} nats per predicted token (floor {floor.nats_per_token:.2f})"
+    )
+    if floor.next_sentence_accuracy is not None:
+        yield from _wrapped(
+            f"on their {floor.num_pairs} pairs: next sentence {floor.model_next_sentence_accuracy:.1%} right (best "
+            f"possible {floor.next_sentence_accuracy:.1%}), loss {floor.model_next_sentence_loss:.2f} nats (floor "
+            f"{floor.next_sentence_loss:.2f})"
+        )
+
+
+def _probe_lines(probes: tuple[PairAccuracy, ...]) -> Iterator[str]:
+    """Make a table of phenomena by distances."""
+    if not probes:
+        return
+    table: dict[str, dict[int, PairAccuracy]] = defaultdict(dict)
+    for cell in probes:
+        table[cell.phenomenon][cell.distance] = cell
+    distances = sorted({cell.distance for cell in probes})
+    yield "Minimal pairs: right word over wrong word, by what stands between (chance 50 %; 95 % interval)"
+    yield f"  {'':<18}{'pairs':>6}" + "".join(f"{f'distance {distance}':>22}" for distance in distances)
+    for phenomenon, row in table.items():
+        cells = [_cell(row[distance]) if distance in row else "-" for distance in distances]
+        number = sum(cell.number for cell in row.values())
+        yield f"  {phenomenon.replace('_', ' '):<18}{number:>6}" + "".join(f"{cell:>22}" for cell in cells)
+
+
+def _cell(cell: PairAccuracy) -> str:
+    return f"{cell.accuracy:.1%} ({cell.low:.0%}-{cell.high:.0%})"
+
+
+def _mask_lines(filled: tuple[FilledMask, ...]) -> Iterator[str]:
+    if not filled:
+        return
+    yield "Masks filled in"
+    for mask in filled:
+        yield from _wrapped(mask.text)
+        yield from _wrapped(", ".join(f"{word} {share:.1%}" for word, share in mask.guesses), indent="    ")
+        if mask.answers:
+            yield from _wrapped(f"may stand there: {', '.join(mask.answers[:5])}", indent="    ")
+
+
+def _text_lines(texts: tuple[GeneratedText, ...]) -> Iterator[str]:
+    if not texts:
+        return
+    yield "Texts continued after |"
+    for text in texts:
+        yield from _wrapped(f"{text.prompt}|{text.continuation}")
+
+
+def _usage_lines(report: Report) -> Iterator[str]:
+    if report.is_causal:
+        task, example = "text-generation", report.texts[0].prompt if report.texts else "A"
+    else:
+        task, example = "fill-mask", report.filled[0].text if report.filled else "[MASK]"
+    yield f"The model lies in {report.model_folder}"
+    yield "  import hf_minilm  # registers the architecture with transformers"
+    yield "  from transformers import pipeline"
+    yield f'  model = pipeline("{task}", model={_quoted(report.model_folder)})'
+    yield f"  print(model({_quoted(example)}))"
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)

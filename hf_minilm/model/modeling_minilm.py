@@ -1,0 +1,786 @@
+"""Every model class that an Auto class may name: the backbone, and one head for each thing it can be asked.
+
+Shapes: B batch, T positions, E hidden size, V vocabulary, C classes or choices, N predicted positions.
+"""
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import torch
+from torch import nn
+from transformers import Cache, DynamicCache, GenerationMixin, PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import (
+    BaseModelOutputWithPast,
+    CausalLMOutputWithPast,
+    MaskedLMOutput,
+    MultipleChoiceModelOutput,
+    NextSentencePredictorOutput,
+    QuestionAnsweringModelOutput,
+    SequenceClassifierOutput,
+    TokenClassifierOutput,
+)
+from transformers.modeling_utils import slice_logits_to_keep
+from transformers.utils import logging
+from transformers.utils.generic import ModelOutput, can_return_tuple, merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from .attention import Attention, packed_sequence_ids, token_mask
+from .configuration_minilm import MiniLMConfig
+from .layers import Embeddings, FeedForward, Layer, Pooler, PredictionTransform, build_norm
+from .losses import (
+    IGNORED,
+    Count,
+    first_tokens,
+    next_tokens,
+    normalised_cross_entropy,
+    order_cross_entropy,
+    predicted_positions,
+    sequence_count,
+)
+from .positions import build_positions
+
+logger = logging.get_logger(__name__)
+
+Problem = Literal["regression", "single_label_classification", "multi_label_classification"]
+
+
+class MiniLMPreTrainedModel(PreTrainedModel):
+    """What all classes share: loading, saving, initial weights, and what transformers may do with them."""
+
+    config_class = MiniLMConfig
+    config: MiniLMConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["Layer"]
+    _skip_keys_device_placement = ["past_key_values"]
+    _supports_sdpa = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    _can_record_outputs = {"hidden_states": Layer, "attentions": Attention}
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if not self.config.scale_residual_initializer:
+            return
+        # Projections that end in the residual sum: each of the 2 x layers adds its own variance to it.
+        deviation = self.config.initializer_range / math.sqrt(2 * self.config.num_hidden_layers)
+        if isinstance(module, Attention):
+            init.normal_(module.output.weight, mean=0.0, std=deviation)
+        elif isinstance(module, FeedForward):
+            init.normal_(module.down.weight, mean=0.0, std=deviation)
+
+
+class MiniLMModel(MiniLMPreTrainedModel):
+    """The backbone: embeddings and layers, without a head."""
+
+    def __init__(self, config: MiniLMConfig) -> None:
+        super().__init__(config)
+        self.embeddings = Embeddings(config)
+        self.positions = build_positions(config)
+        self.layers = nn.ModuleList(Layer(config, layer_idx) for layer_idx in range(config.num_hidden_layers))
+        self.norm = build_norm(config) if config.norm_placement == "pre" else nn.Identity()
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """Give the token embeddings, V x E."""
+        return self.embeddings.tokens
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the token embeddings."""
+        self.embeddings.tokens = cast(nn.Embedding, value)
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast:
+        """Turn tokens into vectors that know their context.
+
+        Args:
+            input_ids: Token ids [B, T]; or give `inputs_embeds`.
+            attention_mask: 1 for tokens and 0 for padding [B, T]; with a cache, [B, earlier + T].
+            token_type_ids: Segment of each token [B, T], from 0; not looked at when `type_vocab_size` is 0.
+            position_ids: Positions from 0, [B or 1, T]. Where they do not go on by one a new sequence begins, and no
+                token looks across: that is how several sequences share a row.
+            past_key_values: Keys and values of earlier tokens, for causal attention.
+            inputs_embeds: Token vectors [B, T, E] in place of ids.
+            use_cache: Return keys and values; by default when attention is causal, outside training, unless the rows
+                are packed.
+            **kwargs: Passed on to the attention implementation.
+
+        Returns:
+            `last_hidden_state` [B, T, E], `past_key_values`, and on request `hidden_states` and `attentions`.
+
+        Raises:
+            ValueError: If not exactly one of `input_ids` and `inputs_embeds` is given, or a sequence is longer than
+                the positions reach.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("input_ids and inputs_embeds: exactly one of them must be given.")
+        if inputs_embeds is None:
+            inputs_embeds = self.embeddings.tokens(input_ids)
+        batch_size, length = inputs_embeds.shape[:2]
+
+        sequence_ids = None
+        if past_key_values is None:
+            sequence_ids = packed_sequence_ids(position_ids, batch_size=batch_size)
+            if use_cache and self.config.is_causal and not self.training and sequence_ids is None:
+                past_key_values = DynamicCache(config=self.config)
+        if position_ids is None:
+            seen = 0 if past_key_values is None else past_key_values.get_seq_length()
+            position_ids = (torch.arange(length, device=inputs_embeds.device) + seen).unsqueeze(0)
+        self.positions.refuse_unknown_positions(position_ids)
+
+        hidden_states = self.embeddings(inputs_embeds, position_ids, token_type_ids, self.positions)
+        mask = token_mask(
+            self.config, hidden_states, attention_mask, sequence_ids=sequence_ids, past_key_values=past_key_values
+        )
+        rotation = self.positions.rotation(position_ids)
+        position_bias = self._position_bias(position_ids, past_key_values, length)
+        for layer in self.layers:
+            hidden_states = layer(
+                hidden_states,
+                attention_mask=mask,
+                rotation=rotation,
+                position_bias=position_bias,
+                past_key_values=past_key_values,
+                position_ids=position_ids,
+                **kwargs,
+            )
+        return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values)
+
+    def _position_bias(self, position_ids: torch.Tensor, cache: Cache | None, length: int) -> torch.Tensor | None:
+        # Without a cache the keys are the queries' own tokens. With one they stand one after another from 0, and only
+        # differences of positions count, so the queries are counted from the cache too, whatever padding came first.
+        if cache is None:
+            return self.positions.added_to_scores(position_ids, position_ids)
+        key_length, _ = cache.get_mask_sizes(length, 0)
+        keys = torch.arange(key_length, device=position_ids.device).unsqueeze(0)
+        queries = (torch.arange(length, device=position_ids.device) + cache.get_seq_length()).unsqueeze(0)
+        return self.positions.added_to_scores(queries, keys)
+
+
+def with_direction(config: MiniLMConfig, *, is_causal: bool, head: str) -> MiniLMConfig:
+    """Give the configuration with the direction of attention that a head needs; the one passed in is left alone.
+
+    Warns when the configuration says the other direction, as the same weights then compute something else.
+    """
+    if config.is_causal == is_causal:
+        return config
+    if config.is_causal is not None:
+        now = "causal" if is_causal else "bidirectional"
+        logger.warning(f"{head} makes attention {now}: the configuration says is_causal={config.is_causal}.")
+    config = copy.deepcopy(config)
+    config.is_causal = is_causal
+    return config
+
+
+class LanguageModelHead(MiniLMPreTrainedModel):
+    """What the heads over the vocabulary share: the output projection, tied to the token embeddings by default."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.embeddings.tokens.weight"}
+    _tp_plan = {"lm_head": "colwise_gather_output"}
+    is_causal_head = False
+
+    def __init__(self, config: MiniLMConfig) -> None:
+        super().__init__(with_direction(config, is_causal=self.is_causal_head, head=type(self).__name__))
+        self.model = MiniLMModel(self.config)
+        transforms = config.prediction_transform and not self.is_causal_head
+        self.transform = PredictionTransform(config) if transforms else nn.Identity()
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=config.output_bias)
+
+    def get_output_embeddings(self) -> nn.Linear:
+        """Give the projection to the vocabulary."""
+        return self.lm_head
+
+    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
+        """Replace the projection to the vocabulary."""
+        self.lm_head = new_embeddings
+
+    def predict(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Score the vocabulary, [..., E] to [..., V]."""
+        return self.lm_head(self.transform(hidden_states))
+
+    def predict_labels(
+        self, hidden_states: torch.Tensor, labels: torch.Tensor | None, *, count: Count, return_logits: bool | None
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Compute the loss of the labelled positions [B, T] alone, and all logits [B, T, V] only if they are wanted.
+
+        `return_logits` None means yes, unless the model trains on labels: then nobody reads them.
+        """
+        if return_logits is None:
+            return_logits = labels is None or not self.training
+        logits = self.predict(hidden_states) if return_logits else None
+        if labels is None:
+            return None, logits
+        chosen, targets = predicted_positions(hidden_states, labels)
+        return normalised_cross_entropy(self.predict(chosen), targets, count=count), logits
+
+
+class MiniLMForCausalLM(LanguageModelHead, GenerationMixin):
+    """Each token from the ones before it (GPT); `generate` works, with a key-value cache."""
+
+    is_causal_head = True
+
+    def __init__(self, config: MiniLMConfig) -> None:
+        super().__init__(config)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        return_logits: bool | None = None,
+        num_items_in_batch: Count = None,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """Predict the next token at every position.
+
+        Args:
+            input_ids: As for `MiniLMModel`, like the arguments not named here.
+            attention_mask: See `MiniLMModel`.
+            token_type_ids: See `MiniLMModel`.
+            position_ids: See `MiniLMModel`.
+            past_key_values: See `MiniLMModel`.
+            inputs_embeds: See `MiniLMModel`.
+            labels: The tokens themselves [B, T], not shifted; -100 where nothing is predicted. In packed rows the
+                first token of a sequence is not predicted, whatever its label.
+            use_cache: See `MiniLMModel`.
+            logits_to_keep: Number of last positions, or the positions, whose logits to return; 0 is all.
+            return_logits: Whether to return logits; by default not in training on labels.
+            num_items_in_batch: Predicted tokens of all micro-batches and processes; None: of this batch.
+            **kwargs: Passed on to the attention implementation.
+
+        Returns:
+            `loss` in nats per predicted token, `logits` [B, T, V], `past_key_values`.
+        """
+        outputs = self.model(
+            input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        hidden_states = outputs.last_hidden_state
+        logits: torch.Tensor | None
+        if labels is None:
+            loss = None
+            logits = self.predict(slice_logits_to_keep(hidden_states, logits_to_keep))
+        else:
+            targets = next_tokens(labels, packed_sequence_ids(position_ids, batch_size=len(labels)))
+            loss, logits = self.predict_labels(
+                hidden_states, targets, count=num_items_in_batch, return_logits=return_logits
+            )
+        return CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+class MiniLMForMaskedLM(LanguageModelHead):
+    """Masked tokens from all the others (Devlin et al. 2019, task 1)."""
+
+    def __init__(self, config: MiniLMConfig) -> None:
+        super().__init__(config)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        return_logits: bool | None = None,
+        num_items_in_batch: Count = None,
+        **kwargs: Any,
+    ) -> MaskedLMOutput:
+        """Predict the tokens at masked positions.
+
+        Args:
+            input_ids: As for `MiniLMModel`, like the arguments not named here.
+            attention_mask: See `MiniLMModel`.
+            token_type_ids: See `MiniLMModel`.
+            position_ids: See `MiniLMModel`.
+            inputs_embeds: See `MiniLMModel`.
+            labels: The original tokens at masked positions and -100 elsewhere, [B, T].
+            return_logits: Whether to return logits; by default not in training on labels.
+            num_items_in_batch: Predicted tokens of all micro-batches and processes; None: of this batch.
+            **kwargs: Passed on to the attention implementation.
+
+        Returns:
+            `loss` in nats per predicted token, `logits` [B, T, V].
+        """
+        outputs = self.model(
+            input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            **kwargs,
+        )
+        loss, logits = self.predict_labels(
+            outputs.last_hidden_state, labels, count=num_items_in_batch, return_logits=return_logits
+        )
+        return MaskedLMOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+
+@dataclass
+class MiniLMForPreTrainingOutput(ModelOutput):
+    """Outputs of `MiniLMForPreTraining`.
+
+    Attributes:
+        loss: Sum of the two losses, a scalar.
+        prediction_logits: Scores of the vocabulary, [B, T, V].
+        seq_relationship_logits: Scores of 0 (is the next sentence) and 1 (is not), [B, 2]; for packed rows [number of
+            labelled sequences, 2].
+        masked_lm_loss: In nats per predicted token, detached.
+        next_sentence_loss: In nats per labelled sequence, detached.
+        hidden_states: On request, of every layer.
+        attentions: On request, of every layer.
+    """
+
+    loss: torch.Tensor | None = None
+    prediction_logits: torch.Tensor | None = None
+    seq_relationship_logits: torch.Tensor | None = None
+    masked_lm_loss: torch.Tensor | None = None
+    next_sentence_loss: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+
+class MiniLMForPreTraining(LanguageModelHead):
+    """Masked tokens, and whether the second segment follows the first (Devlin et al. 2019, section 3.1)."""
+
+    def __init__(self, config: MiniLMConfig) -> None:
+        super().__init__(config)
+        self.pooler = Pooler(config)
+        self.next_sentence = nn.Linear(config.hidden_size, 2)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        next_sentence_label: torch.Tensor | None = None,
+        return_logits: bool | None = None,
+        num_items_in_batch: Count = None,
+        num_sequences_in_batch: Count = None,
+        **kwargs: Any,
+    ) -> MiniLMForPreTrainingOutput:
+        """Predict masked tokens and the order of two segments.
+
+        Args:
+            input_ids: As for `MiniLMModel`, like the arguments not named here.
+            attention_mask: See `MiniLMModel`.
+            token_type_ids: See `MiniLMModel`.
+            position_ids: See `MiniLMModel`.
+            inputs_embeds: See `MiniLMModel`.
+            labels: The original tokens at masked positions and -100 elsewhere, [B, T].
+            next_sentence_label: 0 = the second segment is the next, 1 = it is not, [B]; for packed rows [B, T], at the
+                first token of each sequence, and -100 elsewhere.
+            return_logits: Whether to return the vocabulary's logits; by default not in training on labels.
+            num_items_in_batch: Predicted tokens of all micro-batches and processes; None: of this batch.
+            num_sequences_in_batch: Labelled sequences of all micro-batches and processes; None: `sequence_count`.
+            **kwargs: Passed on to the attention implementation.
+
+        Returns:
+            See `MiniLMForPreTrainingOutput`.
+        """
+        outputs = self.model(
+            input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            **kwargs,
+        )
+        hidden_states = outputs.last_hidden_state
+        token_loss, logits = self.predict_labels(
+            hidden_states, labels, count=num_items_in_batch, return_logits=return_logits
+        )
+        order_logits = self.next_sentence(self.pooler(first_tokens(hidden_states, next_sentence_label)))
+        order_loss = None
+        if next_sentence_label is not None:
+            if num_sequences_in_batch is None:
+                num_sequences_in_batch = sequence_count(labels, next_sentence_label, tokens=num_items_in_batch)
+            order_loss = order_cross_entropy(order_logits, next_sentence_label, count=num_sequences_in_batch)
+        losses = [loss for loss in (token_loss, order_loss) if loss is not None]
+        return MiniLMForPreTrainingOutput(
+            loss=sum(losses[1:], losses[0]) if losses else None,
+            prediction_logits=logits,
+            seq_relationship_logits=order_logits,
+            masked_lm_loss=None if token_loss is None else token_loss.detach(),
+            next_sentence_loss=None if order_loss is None else order_loss.detach(),
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+class MiniLMForNextSentencePrediction(MiniLMPreTrainedModel):
+    """Whether the second segment follows the first (Devlin et al. 2019, task 2)."""
+
+    def __init__(self, config: MiniLMConfig) -> None:
+        super().__init__(with_direction(config, is_causal=False, head=type(self).__name__))
+        self.model = MiniLMModel(self.config)
+        self.pooler = Pooler(config)
+        self.next_sentence = nn.Linear(config.hidden_size, 2)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        num_items_in_batch: Count = None,
+        **kwargs: Any,
+    ) -> NextSentencePredictorOutput:
+        """Score 0 (is the next sentence) and 1 (is not).
+
+        Args:
+            input_ids: As for `MiniLMModel`, like the arguments not named here.
+            attention_mask: See `MiniLMModel`.
+            token_type_ids: See `MiniLMModel`.
+            position_ids: See `MiniLMModel`.
+            inputs_embeds: See `MiniLMModel`.
+            labels: 0 or 1, [B]; for packed rows [B, T], -100 but at the first token of each sequence.
+            num_items_in_batch: Labelled sequences of all micro-batches and processes; None: of this batch.
+            **kwargs: Passed on to the attention implementation.
+
+        Returns:
+            `loss` in nats per sequence, `logits` [B, 2].
+        """
+        outputs = self.model(
+            input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            **kwargs,
+        )
+        logits = self.next_sentence(self.pooler(first_tokens(outputs.last_hidden_state, labels)))
+        loss = None if labels is None else order_cross_entropy(logits, labels, count=num_items_in_batch)
+        return NextSentencePredictorOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+
+class ClassifierHead(MiniLMPreTrainedModel):
+    """What the fine-tuning heads share: backbone, dropout and a linear classifier. The direction stays as it is."""
+
+    def __init__(self, config: MiniLMConfig, *, num_outputs: int, pooled: bool) -> None:
+        super().__init__(config)
+        self.model = MiniLMModel(config)
+        # The pooler is trained on the first token, which under causal attention has seen only itself.
+        self.pooling = config.classifier_pooling or ("last" if config.is_causal else "first")
+        self.pooler = Pooler(config) if pooled and self.pooling == "first" else nn.Identity()
+        dropout = config.hidden_dropout if config.classifier_dropout is None else config.classifier_dropout
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(config.hidden_size, num_outputs)
+        self.post_init()
+
+    def pool(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+        """Make one vector [B, E] of a sequence [B, T, E], padded on either side."""
+        if self.pooling == "first" and attention_mask is None:
+            return hidden_states[:, 0]
+        mask = attention_mask
+        if mask is None:
+            mask = torch.ones(hidden_states.shape[:2], dtype=torch.long, device=hidden_states.device)
+        if self.pooling == "mean":
+            weights = mask.to(hidden_states.dtype)[..., None]
+            return (hidden_states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+        places = torch.arange(mask.shape[1], device=mask.device)
+        # Left padding moves the first token, right padding the last.
+        chosen = (mask * (places + 1 if self.pooling == "last" else mask.shape[1] - places)).argmax(dim=1)
+        return hidden_states[torch.arange(len(hidden_states), device=mask.device), chosen]
+
+
+class MiniLMForSequenceClassification(ClassifierHead):
+    """A class, several classes, or a number for a whole text."""
+
+    def __init__(self, config: MiniLMConfig) -> None:
+        super().__init__(config, num_outputs=cast(int, config.num_labels), pooled=True)
+        self.num_labels = config.num_labels
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        num_items_in_batch: Count = None,
+        **kwargs: Any,
+    ) -> SequenceClassifierOutput:
+        """Classify each sequence of the batch; rows are not packed.
+
+        Args:
+            input_ids: As for `MiniLMModel`, like the arguments not named here.
+            attention_mask: See `MiniLMModel`.
+            token_type_ids: See `MiniLMModel`.
+            position_ids: See `MiniLMModel`.
+            inputs_embeds: See `MiniLMModel`.
+            labels: Class ids [B]; floats [B] for regression or [B, C] for several classes at once.
+            num_items_in_batch: Labels of all micro-batches and processes; None: of this batch.
+            **kwargs: Passed on to the attention implementation.
+
+        Returns:
+            `loss`, `logits` [B, C].
+        """
+        outputs = self.model(
+            input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            **kwargs,
+        )
+        pooled = self.pooler(self.pool(outputs.last_hidden_state, attention_mask))
+        logits = self.classifier(self.dropout(pooled))
+        loss = None if labels is None else self._loss(logits, labels, num_items_in_batch)
+        return SequenceClassifierOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+    def _loss(self, logits: torch.Tensor, labels: torch.Tensor, count: Count) -> torch.Tensor:
+        problem = self.config.problem_type
+        if problem is None:
+            several: Problem = (
+                "multi_label_classification" if labels.is_floating_point() else "single_label_classification"
+            )
+            problem = "regression" if self.num_labels == 1 else several
+            self.config.problem_type = problem
+        if problem == "single_label_classification":
+            return normalised_cross_entropy(logits, labels.view(-1), count=count)
+        if count is None:
+            count = labels.numel()
+        if problem == "regression":
+            total = nn.functional.mse_loss(logits.flatten(), labels.flatten().to(logits.dtype), reduction="sum")
+        else:
+            total = nn.functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="sum")
+        return total / count
+
+
+class MiniLMForTokenClassification(ClassifierHead):
+    """A class for every token: names, parts of speech."""
+
+    def __init__(self, config: MiniLMConfig) -> None:
+        super().__init__(config, num_outputs=cast(int, config.num_labels), pooled=False)
+        self.num_labels = config.num_labels
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        num_items_in_batch: Count = None,
+        **kwargs: Any,
+    ) -> TokenClassifierOutput:
+        """Classify each token.
+
+        Args:
+            input_ids: As for `MiniLMModel`, like the arguments not named here.
+            attention_mask: See `MiniLMModel`.
+            token_type_ids: See `MiniLMModel`.
+            position_ids: See `MiniLMModel`.
+            inputs_embeds: See `MiniLMModel`.
+            labels: Class ids [B, T], -100 where there is none.
+            num_items_in_batch: Labelled tokens of all micro-batches and processes; None: of this batch.
+            **kwargs: Passed on to the attention implementation.
+
+        Returns:
+            `loss` in nats per labelled token, `logits` [B, T, C].
+        """
+        outputs = self.model(
+            input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            **kwargs,
+        )
+        logits = self.classifier(self.dropout(outputs.last_hidden_state))
+        loss = None
+        if labels is not None:
+            loss = normalised_cross_entropy(logits.flatten(0, 1), labels.flatten(), count=num_items_in_batch)
+        return TokenClassifierOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+
+class MiniLMForQuestionAnswering(ClassifierHead):
+    """Where in a text the answer begins and ends."""
+
+    def __init__(self, config: MiniLMConfig) -> None:
+        super().__init__(config, num_outputs=2, pooled=False)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        start_positions: torch.Tensor | None = None,
+        end_positions: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> QuestionAnsweringModelOutput:
+        """Score every token as the answer's first and last.
+
+        Args:
+            input_ids: As for `MiniLMModel`, like the arguments not named here.
+            attention_mask: See `MiniLMModel`.
+            token_type_ids: See `MiniLMModel`.
+            position_ids: See `MiniLMModel`.
+            inputs_embeds: See `MiniLMModel`.
+            start_positions: Place of the answer's first token [B]; places outside [0, T) are not counted.
+            end_positions: Place of its last token [B], likewise.
+            **kwargs: Passed on to the attention implementation.
+
+        Returns:
+            `loss`, the mean of both ends' in nats; `start_logits` and `end_logits` [B, T].
+        """
+        outputs = self.model(
+            input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            **kwargs,
+        )
+        ends = self.classifier(self.dropout(outputs.last_hidden_state)).unbind(dim=-1)
+        loss = None
+        if start_positions is not None and end_positions is not None:
+            first, last = (
+                normalised_cross_entropy(
+                    logits, places.view(-1).masked_fill(_outside(places.view(-1), logits), IGNORED)
+                )
+                for logits, places in zip(ends, (start_positions, end_positions), strict=True)
+            )
+            loss = (first + last) / 2
+        return QuestionAnsweringModelOutput(
+            loss=loss,
+            start_logits=ends[0],
+            end_logits=ends[1],
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+def _outside(places: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    return (places < 0) | (places >= logits.shape[1])
+
+
+class MiniLMForMultipleChoice(ClassifierHead):
+    """Which of several continuations fits."""
+
+    def __init__(self, config: MiniLMConfig) -> None:
+        super().__init__(config, num_outputs=1, pooled=True)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        num_items_in_batch: Count = None,
+        **kwargs: Any,
+    ) -> MultipleChoiceModelOutput:
+        """Score each choice.
+
+        Args:
+            input_ids: Token ids [B, C, T]; the other inputs have the same leading shape.
+            attention_mask: [B, C, T].
+            token_type_ids: [B, C, T].
+            position_ids: [B, C, T].
+            inputs_embeds: [B, C, T, E].
+            labels: The right choice [B].
+            num_items_in_batch: Labels of all micro-batches and processes; None: of this batch.
+            **kwargs: Passed on to the attention implementation.
+
+        Returns:
+            `loss` in nats per question, `logits` [B, C].
+        """
+        num_choices = cast(torch.Tensor, inputs_embeds if input_ids is None else input_ids).shape[1]
+        each = [
+            None if tensor is None else tensor.flatten(0, 1)
+            for tensor in (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
+        ]
+        outputs = self.model(
+            each[0],
+            attention_mask=each[1],
+            token_type_ids=each[2],
+            position_ids=each[3],
+            inputs_embeds=each[4],
+            **kwargs,
+        )
+        pooled = self.pooler(self.pool(outputs.last_hidden_state, each[1]))
+        logits = self.classifier(self.dropout(pooled)).view(-1, num_choices)
+        loss = None if labels is None else normalised_cross_entropy(logits, labels.view(-1), count=num_items_in_batch)
+        return MultipleChoiceModelOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+
+__all__ = [
+    "MiniLMForCausalLM",
+    "MiniLMForMaskedLM",
+    "MiniLMForMultipleChoice",
+    "MiniLMForNextSentencePrediction",
+    "MiniLMForPreTraining",
+    "MiniLMForQuestionAnswering",
+    "MiniLMForSequenceClassification",
+    "MiniLMForTokenClassification",
+    "MiniLMModel",
+    "MiniLMPreTrainedModel",
+]

@@ -1,0 +1,70 @@
+"""Start and end of a training process: the processes asked for are the processes got, or nothing runs."""
+
+import os
+import sys
+from datetime import timedelta
+
+import torch
+import torch.distributed
+from accelerate import Accelerator, InitProcessGroupKwargs
+
+LAUNCH_LINE = "torchrun --standalone --nproc_per_node {processes} -m hf_minilm.cli.main pretrain RECIPE.yaml"
+"""The line that starts several processes on one machine, with GPUs or without."""
+
+# Tokenising a corpus is done by one process while the others wait.
+_LONGEST_WAIT = timedelta(hours=2)
+
+
+def start_accelerator(precision: str, *, trackers: tuple[str, ...], folder: str) -> Accelerator:
+    """Join the other processes, on CUDA devices where there are any and over gloo elsewhere.
+
+    Args:
+        precision: `fp32` or `bf16`.
+        trackers: Names of Accelerate trackers.
+        folder: Where trackers write.
+
+    Raises:
+        RuntimeError: If the number of processes is not what the launcher asked for, with the line that works.
+    """
+    asked = int(os.environ.get("WORLD_SIZE", "1"))
+    accelerator = Accelerator(
+        cpu=not torch.cuda.is_available(),
+        mixed_precision="bf16" if precision == "bf16" else "no",
+        log_with=list(trackers) or None,
+        project_dir=folder,
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=_LONGEST_WAIT)],
+    )
+    check_processes(accelerator.num_processes, asked, what="the launcher's WORLD_SIZE")
+    return accelerator
+
+
+def check_processes(running: int, asked: int, *, what: str) -> None:
+    """Compare the number of processes that run with the number that was asked for.
+
+    Raises:
+        RuntimeError: If they differ; each process would train alone and overwrite the others' files.
+    """
+    if running != asked:
+        line = LAUNCH_LINE.format(processes=asked)
+        raise RuntimeError(f"number of processes ({running}) must equal {what} ({asked}); start with: {line}")
+
+
+def resolve_precision(precision: str) -> str:
+    """Resolve `auto`: bf16 where the device multiplies bf16 matrices in hardware, else fp32."""
+    if precision != "auto":
+        return precision
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    return "bf16" if torch.cpu._is_amx_tile_supported() else "fp32"
+
+
+def end_process(code: int) -> None:
+    """Leave the group and the interpreter at once: gloo's threads sometimes abort an ordinary interpreter exit."""
+    if not torch.distributed.is_initialized():
+        return
+    if code == 0:
+        torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,326 @@
+"""The training loop: one step after the other, each a pure function of the weights, the seed and the step's number."""
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from tqdm import tqdm
+from transformers import PreTrainedModel
+
+from ..data.objectives import IGNORED, Batch, Objective
+from ..data.order import RowKey, RowOrder, share
+from .checkpoint import TrainingState
+from .metrics import MetricsLog
+from .optimizer import set_learning_rate
+from .recipe import Recipe
+from .schedule import Budget, finished, learning_rate_factor, progress
+
+
+class NonFiniteError(RuntimeError):
+    """A loss or gradient was NaN or infinite; the weights are those before the step."""
+
+
+class Stopped(Exception):  # noqa: N818 (not an error: the run was asked to stop, and is saved)
+    """A signal asked the run to stop, and a checkpoint holds all of it.
+
+    Attributes:
+        signal_number: Which signal, so that the exit code can say so.
+    """
+
+    def __init__(self, signal_number: int, step: int) -> None:
+        super().__init__(f"stopped by signal {signal_number} after step {step}, saved; the same command goes on.")
+        self.signal_number = signal_number
+
+
+@dataclass
+class Training:
+    """Everything the loop needs, prepared.
+
+    Attributes:
+        recipe: The settings.
+        accelerator: The processes and devices.
+        model: Wrapped by `accelerator.prepare`.
+        optimizer: Likewise.
+        objective: Rows into batches.
+        metrics: Where the main process logs; None in the others.
+        evaluate: Measures the held-out loss on the main process, in nats.
+        save: Writes a checkpoint of a state on the main process.
+    """
+
+    recipe: Recipe
+    accelerator: Accelerator
+    model: torch.nn.Module
+    optimizer: Any
+    objective: Objective
+    metrics: MetricsLog | None
+    evaluate: Callable[[], dict[str, float]]
+    save: Callable[[TrainingState], None]
+
+    @property
+    def bare_model(self) -> PreTrainedModel:
+        """The model without what Accelerate put around it."""
+        return self.accelerator.unwrap_model(self.model)
+
+
+def train(training: Training, state: TrainingState) -> TrainingState:
+    """Train until the budget is used.
+
+    Args:
+        training: What to train.
+        state: Where the run stands.
+
+    Returns:
+        Where it stands at the end; the last step is evaluated and saved.
+
+    Raises:
+        NonFiniteError: If a loss or gradient is NaN or infinite.
+        Stopped: If SIGTERM or SIGINT asked for it, on any process.
+    """
+    settings = training.recipe.training
+    order = RowOrder(training.objective.rows_in_epoch, settings.batch_rows, seed=settings.seed)
+    evaluations, saves = Interval(training.recipe.evaluation.every, state), Interval(settings.save_every, state)
+    clock = time.monotonic() - state.seconds
+    training.model.train()
+    with stop_signals() as received, progress_bar(training, state) as bar:
+        while True:
+            state = replace(state, seconds=time.monotonic() - clock)
+            batches = own_batches(training, order.rows(state.step), state.step)
+            agreed = agree(training.accelerator, batches, seconds=state.seconds, signal_number=received.number)
+            state = replace(state, seconds=agreed.seconds)
+            done = finished(settings.budget, state.step, tokens=state.tokens, seconds=state.seconds)
+            if (evaluations.due(state) or done) and state.step and training.accelerator.is_main_process:
+                report_held_out(training, state)
+            if (saves.due(state) or done or agreed.signal_number) and state.step:
+                training.save(state)
+            if done:
+                return state
+            if agreed.signal_number:
+                raise Stopped(agreed.signal_number, state.step)
+            rate = set_rate(training, state)
+            loss = take_step(training, batches, agreed, state.step, rows=order.rows(state.step))
+            positions = settings.batch_rows * training.objective.row_length
+            state = replace(state, step=state.step + 1, tokens=state.tokens + positions)
+            bar.advance(state)
+            if state.step % settings.log_every == 0:
+                report_step(training, state, loss, rate=rate, bar=bar)
+
+
+@dataclass
+class Agreed:
+    """What all processes know of a step after one small exchange."""
+
+    predicted: float
+    sequences: float
+    seconds: float
+    signal_number: int
+
+
+def agree(accelerator: Accelerator, batches: list[Batch], *, seconds: float, signal_number: int) -> Agreed:
+    """Add up the counts of all processes, and take the main one's clock and any one's stop signal."""
+    own = [predicted_tokens(batches), labelled_sequences(batches), seconds, signal_number]
+    gathered = accelerator.gather(torch.tensor([own], dtype=torch.float64, device=accelerator.device)).cpu()
+    predicted, sequences = gathered[:, 0].sum(), gathered[:, 1].sum()
+    return Agreed(float(predicted), float(sequences), float(gathered[0, 2]), int(gathered[:, 3].max()))
+
+
+def predicted_tokens(batches: list[Batch]) -> int:
+    """Count the labels; causal ones already leave out each sequence's first token."""
+    return sum(int((batch["labels"] != IGNORED).sum()) for batch in batches)
+
+
+def labelled_sequences(batches: list[Batch]) -> int:
+    """Count the next-sentence labels."""
+    return sum(int((batch["next_sentence_label"] != IGNORED).sum()) for batch in batches if _has_order(batch))
+
+
+def _has_order(batch: Batch) -> bool:
+    return "next_sentence_label" in batch
+
+
+def own_batches(training: Training, rows: list[RowKey], step: int) -> list[Batch]:
+    """Make this process's micro-batches of a step, on its device."""
+    accelerator = training.accelerator
+    own = share(rows, accelerator.process_index, num_processes=accelerator.num_processes)
+    size = training.recipe.training.micro_batch_rows or len(own)
+    batches = [training.objective.batch(step, own[start : start + size]) for start in range(0, len(own), size)]
+    return [{name: values.to(accelerator.device) for name, values in batch.items()} for batch in batches]
+
+
+def set_rate(training: Training, state: TrainingState) -> float:
+    """Set the learning rate of the step about to be made; a function of the global step, not of the processes."""
+    settings = training.recipe.optimizer
+    done = progress(
+        training.recipe.training.budget, state.step + 0.5, tokens=state.tokens, seconds=state.seconds
+    )
+    factor = learning_rate_factor(
+        settings.schedule,
+        done,
+        warmup_share=settings.warmup_share,
+        decay_share=settings.decay_share,
+        final_share=settings.final_share,
+    )
+    set_learning_rate(training.optimizer, settings.learning_rate * factor)
+    return settings.learning_rate * factor
+
+
+def take_step(
+    training: Training, batches: list[Batch], agreed: Agreed, step: int, *, rows: list[RowKey]
+) -> dict[str, torch.Tensor]:
+    """Add up the gradient of all micro-batches and processes, clip it, and move the weights once.
+
+    Returns:
+        This process's part of each loss; the parts of all processes add up to the step's.
+
+    Raises:
+        NonFiniteError: If the gradient is not finite; the weights stay as they were.
+    """
+    accelerator, losses = training.accelerator, list[dict[str, torch.Tensor]]()
+    counts: dict[str, float] = {"num_items_in_batch": agreed.predicted}
+    if _has_order(batches[0]):
+        counts["num_sequences_in_batch"] = agreed.sequences
+    for index, batch in enumerate(batches):
+        seed_dropout(training.recipe.training.seed, step, accelerator.process_index, index)
+        last = index == len(batches) - 1
+        with contextlib.nullcontext() if last else accelerator.no_sync(training.model):
+            outputs = training.model(**batch, **counts)
+            # Data-parallel gradients are averaged over processes; each loss is already divided by all processes' count.
+            accelerator.backward(outputs.loss * accelerator.num_processes)
+        losses.append(_parts(outputs))
+    longest = training.recipe.optimizer.gradient_clip or float("inf")
+    norm = accelerator.clip_grad_norm_(training.model.parameters(), longest)
+    if not bool(torch.isfinite(norm)):
+        training.optimizer.zero_grad()
+        raise NonFiniteError(_describe_non_finite(step, rows, float(norm)))
+    training.optimizer.step()
+    training.optimizer.zero_grad()
+    return {name: torch.stack([part[name] for part in losses]).sum() for name in losses[0]}
+
+
+def _parts(outputs: Any) -> dict[str, torch.Tensor]:
+    names = {"loss": "loss", "masked_lm_loss": "masked", "next_sentence_loss": "next_sentence"}
+    return {name: outputs[key].detach().float() for key, name in names.items() if outputs.get(key) is not None}
+
+
+def _describe_non_finite(step: int, rows: list[RowKey], norm: float) -> str:
+    shown = ", ".join(f"{row.epoch}:{row.row}" for row in rows[:8])
+    return (
+        f"gradient norm ({norm}) must be finite; step {step} with rows {shown}, ... (epoch:row); go on from the last "
+        "checkpoint with a lower optimizer.learning_rate, a longer optimizer.warmup_share, or training.precision=fp32."
+    )
+
+
+def seed_dropout(seed: int, step: int, process: int, micro_batch: int) -> None:
+    """Make dropout a function of where it happens, so that a resumed run drops the same features."""
+    torch.manual_seed(int(np.random.SeedSequence([seed, step, process, micro_batch]).generate_state(1, np.uint64)[0]))
+
+
+def report_step(
+    training: Training, state: TrainingState, losses: dict[str, torch.Tensor], *, rate: float, bar: "ProgressBar"
+) -> None:
+    """Log a step's losses, added up over all processes."""
+    names = sorted(losses)
+    summed = training.accelerator.reduce(torch.stack([losses[name] for name in names]), reduction="sum").tolist()
+    parts = dict(zip(names, summed, strict=True))
+    bar.show(parts)
+    if training.metrics is None:
+        return
+    line = {"step": state.step, "tokens": state.tokens, "seconds": round(state.seconds, 3)}
+    training.metrics.write({**line, **_loss_names(parts), "learning_rate": rate, "tokens_per_second": bar.speed})
+    training.accelerator.log({**_loss_names(parts), "learning_rate": rate}, step=state.step)
+
+
+def _loss_names(parts: dict[str, float]) -> dict[str, float]:
+    """`loss` is always that of the predicted tokens, so that curves of all objectives compare."""
+    if "masked" not in parts:
+        return {"loss": parts["loss"]}
+    named = {"loss": parts["masked"], "total_loss": parts["loss"]}
+    return named | ({"next_sentence_loss": parts["next_sentence"]} if "next_sentence" in parts else {})
+
+
+def report_held_out(training: Training, state: TrainingState) -> None:
+    """Measure and log the held-out loss, unless this step's is logged already."""
+    metrics = training.metrics
+    if metrics is None or any(line["step"] == state.step and "held_out_loss" in line for line in metrics.lines):
+        return
+    figures = training.evaluate()
+    metrics.write({"step": state.step, "tokens": state.tokens, "seconds": round(state.seconds, 3), **figures})
+    training.accelerator.log(figures, step=state.step)
+
+
+class Interval:
+    """Says when the next of a series is due, counted in steps, tokens or seconds; the first after one interval."""
+
+    def __init__(self, every: Any, state: TrainingState) -> None:
+        self.every: Budget | None = every if isinstance(every, Budget) else None
+        self.passed = self._count(state)
+
+    def due(self, state: TrainingState) -> bool:
+        """Tell whether an interval has ended since it was last due."""
+        count = self._count(state)
+        due, self.passed = count > self.passed, max(count, self.passed)
+        return due
+
+    def _count(self, state: TrainingState) -> int:
+        if self.every is None:
+            return 0
+        done = {"steps": state.step, "tokens": state.tokens, "seconds": state.seconds}[self.every.kind]
+        return int(done // self.every.value)
+
+
+@dataclass
+class ReceivedSignal:
+    """The number of the stop signal that came, 0 while none did."""
+
+    number: int = 0
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[ReceivedSignal]:
+    """Note SIGTERM and SIGINT instead of dying of them; the loop looks between two steps."""
+    received = ReceivedSignal()
+
+    def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 (the signature of a handler)
+        received.number = number
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class ProgressBar:
+    """The budget as a bar, with the loss and the tokens a second."""
+
+    def __init__(self, bar: "tqdm[Any]", budget: Budget, state: TrainingState) -> None:
+        self.bar, self.budget = bar, budget
+        self.start, self.start_tokens = time.monotonic(), state.tokens
+        self.speed = 0.0
+
+    def advance(self, state: TrainingState) -> None:
+        """Move to where the run stands."""
+        done = progress(self.budget, state.step, tokens=state.tokens, seconds=state.seconds) * self.budget.value
+        self.speed = round((state.tokens - self.start_tokens) / max(time.monotonic() - self.start, 1e-9), 1)
+        self.bar.update(round(done, 1) - self.bar.n)
+
+    def show(self, losses: dict[str, float]) -> None:
+        """Show the last losses."""
+        shown = {name: f"{value:.3f}" for name, value in sorted(losses.items())}
+        self.bar.set_postfix({**shown, "tokens/s": f"{self.speed:,.0f}"}, refresh=False)
+
+
+@contextlib.contextmanager
+def progress_bar(training: Training, state: TrainingState) -> Iterator[ProgressBar]:
+    """Show a bar on the main process's standard error, with the time left."""
+    budget = training.recipe.training.budget
+    hidden = not training.accelerator.is_main_process
+    with tqdm(total=budget.value, unit=budget.kind.rstrip("s"), desc="training", disable=hidden, mininterval=1) as bar:
+        yield ProgressBar(bar, budget, state)

@@ -1,0 +1,224 @@
+"""A whole run: from a recipe to a trained model and a report, started fresh or gone on with."""
+
+import json
+import os
+import shutil
+import sys
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+
+from transformers import PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from ..data.tokenizer import token_bytes
+from ..evaluation.language_model import HeldOut, held_out
+from ..evaluation.minimal_pairs import minimal_pair_accuracy
+from ..evaluation.report import Report, RunFacts
+from ..evaluation.samples import fill_masks, generate_texts, held_out_sentences, lecture_sentences
+from ..evaluation.world_floor import MaskedFloor, causal_floor, masked_floor
+from .checkpoint import (
+    TrainingState,
+    load_training_state,
+    newest_valid_checkpoint,
+    remove_leftovers,
+    save_training_checkpoint,
+)
+from .launch import check_processes, resolve_precision, start_accelerator
+from .loop import Training, train
+from .metrics import MetricsLog, draw_loss_curve
+from .optimizer import build_optimizer, load_optimizer_state
+from .preparation import Data, build_config, build_model, model_class, open_corpus, prepare_data
+from .recipe import Recipe, describe_recipe, difference, load_recipe, recipe_to_dict
+from .run_lock import RunLock
+
+RECIPE_FILE = "recipe.yaml"
+REPORT_FILE = "report.txt"
+PROBES_EACH = 100
+PROMPTS = {"es": "El perro que", "en": "The keys to the"}
+
+
+def pretrain(recipe: Recipe) -> str:
+    """Train what the recipe says, or go on with it where its folder's run stands.
+
+    Returns:
+        The report, for a person to read; on processes other than the main one, nothing.
+
+    Raises:
+        ValueError: If the recipe cannot be carried out, or its folder holds another run.
+        OSError: If a file cannot be read or written.
+        NonFiniteError: If a loss is NaN or infinite.
+        Stopped: If a signal asked for it; the run is saved.
+    """
+    folder = recipe.output_folder
+    build_config(recipe)
+    open_corpus(recipe)
+    precision = resolve_precision(recipe.training.precision)
+    accelerator = start_accelerator(precision, trackers=recipe.output.trackers, folder=str(folder))
+    if recipe.training.processes is not None:
+        check_processes(accelerator.num_processes, recipe.training.processes, what="training.processes")
+    with ExitStack() as stack:
+        if accelerator.is_main_process:
+            claim_folder(recipe, folder)
+            stack.enter_context(RunLock(folder))
+            if (folder / REPORT_FILE).exists() and accelerator.num_processes == 1:
+                return (folder / REPORT_FILE).read_text(encoding="utf-8") + _finished_line(folder)
+            remove_leftovers(folder / "checkpoints")
+        if not sys.stderr.isatty():
+            transformers_logging.disable_progress_bar()
+        with accelerator.main_process_first():
+            data = prepare_data(recipe, folder, quiet=not accelerator.is_main_process)
+        training, state = _prepare_training(recipe, data, folder, accelerator)
+        state = train(training, state)
+        return _finish(training, data, state, folder) if accelerator.is_main_process else ""
+
+
+def claim_folder(recipe: Recipe, folder: Path) -> None:
+    """Write the recipe into a new run's folder, or see that the folder's run has the same one.
+
+    Raises:
+        ValueError: If the folder holds another run, or files of something else.
+    """
+    path = folder / RECIPE_FILE
+    if path.exists():
+        changed = difference(load_recipe(path), recipe)
+        if changed:
+            raise ValueError(
+                f"output.folder ({folder}) must be new or hold this same run, and differs in {changed[0]}; "
+                "choose another with --set output.folder=PATH, or delete it."
+            )
+        return
+    if folder.is_dir() and any(entry.name != "run.lock" for entry in folder.iterdir()):
+        raise ValueError(f"output.folder ({folder}) must be new, and holds other files; choose another folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    writing = folder / f".{RECIPE_FILE}"
+    writing.write_text(describe_recipe(recipe), encoding="utf-8")
+    os.replace(writing, path)
+
+
+def _finished_line(folder: Path) -> str:
+    return f"\nThis run was finished before. To train anew, choose another output.folder or delete {folder}.\n"
+
+
+def _prepare_training(recipe: Recipe, data: Data, folder: Path, accelerator) -> tuple[Training, TrainingState]:  # type: ignore[no-untyped-def]
+    checkpoints = folder / "checkpoints"
+    newest = newest_valid_checkpoint(checkpoints)
+    state = TrainingState(step=0, tokens=0, seconds=0.0, recipe=recipe_to_dict(recipe))
+    if newest is None:
+        model = build_model(recipe, data.tokenizer)
+    else:
+        state = load_training_state(newest)
+        model = model_class(recipe).from_pretrained(newest, attn_implementation=recipe.training.attention)
+    optimizer = build_optimizer(model, recipe.optimizer)
+    if newest is not None:
+        load_optimizer_state(newest, optimizer)
+    if accelerator.is_main_process:
+        where = "from the start" if newest is None else f"resuming after step {state.step}"
+        _announce(model, data, recipe, f"{where}, {accelerator.mixed_precision}, {accelerator.num_processes} process")
+    wrapped, prepared = accelerator.prepare(model, optimizer)
+    if recipe.output.trackers:
+        accelerator.init_trackers("hf_minilm", config={"recipe": json.dumps(recipe_to_dict(recipe))})
+    sizes = token_bytes(data.tokenizer)
+    best: dict[str, float] = dict(state.losses)
+
+    def evaluate() -> dict[str, float]:
+        figures = measure(model, data, recipe, sizes, max_rows=recipe.evaluation.rows)
+        best["held_out_loss"] = figures.nats_per_token
+        named = {"held_out_loss": figures.nats_per_token, "bits_per_byte": figures.bits_per_byte}
+        named["next_sentence_accuracy"] = figures.next_sentence_accuracy
+        return {name: value for name, value in named.items() if value is not None}
+
+    def save(now: TrainingState) -> None:
+        if accelerator.is_main_process:
+            keep = recipe.training.keep_last
+            save_training_checkpoint(
+                checkpoints, now, model=model, tokenizer=data.tokenizer, optimizer=optimizer, keep_last=keep
+            )
+
+    metrics = MetricsLog(folder / "metrics.jsonl", step=state.step) if accelerator.is_main_process else None
+    return Training(recipe, accelerator, wrapped, prepared, data.train, metrics, evaluate, save), state
+
+
+def _announce(model: PreTrainedModel, data: Data, recipe: Recipe, where: str) -> None:
+    rows = data.train.describe()
+    print(
+        f"{type(model).__name__}, {model.num_parameters():,} parameters, vocabulary {len(data.tokenizer):,}; "
+        f"{rows.num_rows:,} rows of {data.train.row_length} an epoch, {rows.wasted_share:.1%} padding; "
+        f"budget {recipe.training.budget}; {where}",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def measure(model: PreTrainedModel, data: Data, recipe: Recipe, sizes, *, max_rows: int | None) -> HeldOut:  # type: ignore[no-untyped-def]
+    """Measure the loss on held-out rows, in float32 whatever the run's precision."""
+    batches = data.held_out.evaluation_batches(recipe.training.batch_rows)
+    return held_out(model, batches, token_bytes=sizes, max_rows=max_rows)
+
+
+def _finish(training: Training, data: Data, state: TrainingState, folder: Path) -> str:
+    model = training.bare_model
+    model_folder = folder / "model"
+    writing = folder / ".model.writing"
+    for path in (writing, model_folder):
+        shutil.rmtree(path, ignore_errors=True)
+    model.save_pretrained(writing)
+    data.tokenizer.save_pretrained(writing)
+    writing.rename(model_folder)
+    if training.metrics is not None:
+        draw_loss_curve(training.metrics.lines, folder / "loss.png")
+    training.accelerator.end_training()
+    report = _report(training, data, state, model_folder)
+    (folder / "report.json").write_text(json.dumps(report.to_json(), indent=1, ensure_ascii=False), encoding="utf-8")
+    text = report.to_text()
+    writing = folder / f".{REPORT_FILE}"
+    writing.write_text(text, encoding="utf-8")
+    os.replace(writing, folder / REPORT_FILE)
+    return text
+
+
+def _report(training: Training, data: Data, state: TrainingState, model_folder: Path) -> Report:
+    recipe, model, world = training.recipe, training.bare_model, data.corpus.world
+    causal = recipe.objective.name == "causal"
+    measured = measure(model, data, recipe, token_bytes(data.tokenizer), max_rows=None if causal else 4096)
+    samples: dict[str, object] = {}
+    if causal:
+        prompts = [PROMPTS[language] for language in recipe.data.languages] if world else [""]
+        samples["texts"] = generate_texts(model, data.tokenizer, prompts)
+    else:
+        sentences = lecture_sentences(world) if world else held_out_sentences(data.corpus.documents("validation"))
+        samples["filled"] = fill_masks(model, data.tokenizer, sentences)
+    if world is not None:
+        samples["probes"] = minimal_pair_accuracy(model, data.tokenizer, world.agreement_probes(6 * PROBES_EACH))
+    return Report(
+        facts=_facts(training, data, state),
+        held_out=measured,
+        floor=_floor(training, data, measured),
+        model_folder=str(model_folder),
+        is_causal=causal,
+        **samples,  # type: ignore[arg-type]
+    )
+
+
+def _facts(training: Training, data: Data, state: TrainingState) -> RunFacts:
+    recipe = training.recipe
+    name = "masked + next sentence" if recipe.next_sentence else recipe.objective.name
+    used = state.tokens * (1 - data.train.describe().wasted_share)
+    return RunFacts(
+        objective=name,
+        corpus=", ".join(recipe.corpora),
+        steps=state.step,
+        tokens=round(used),
+        seconds=state.seconds,
+        parameters=training.bare_model.num_parameters(),
+        device=str(training.accelerator.device),
+    )
+
+
+def _floor(training: Training, data: Data, measured: HeldOut) -> MaskedFloor | float | str | None:
+    world = data.corpus.world
+    if world is None:
+        return None
+    if training.recipe.objective.name == "causal":
+        return causal_floor(world, data.corpus.documents("validation"), measured.num_tokens)
+    return masked_floor(training.bare_model, data.held_out, world, data.tokenizer)  # type: ignore[arg-type]

@@ -1,0 +1,224 @@
+import errno
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from hf_minilm.data import store as store_module
+from hf_minilm.data.document import Document, split_sentences
+from hf_minilm.data.objectives import MaskedObjective, RowKey
+from hf_minilm.data.store import SENTENCE_START, WORD_START, TokenStore, build_store, cache_root
+from hf_minilm.data.tokenizer import special_tokens, train_tokenizer
+from hf_minilm.data.world import World
+
+KINDS = ("wordpiece", "bytelevel_bpe", "unigram")
+HAND_MADE = (
+    Document(("¿Vino Ana? «Sí», dijo él.  Y  se fue.", "La Sra. Pérez no. [MASK] <s> fin 🙂."), "hand:0"),
+    Document(("  Sangría. Otra.  ", "Uno."), "hand:1"),
+)
+
+
+@pytest.fixture(scope="module")
+def documents():
+    stories = [story.text for story in World(("es", "en")).documents(60)]
+    groups = [tuple(stories[first : first + 1 + first % 3]) for first in range(0, 60, 2)]
+    return [*(Document(group, f"group:{number}") for number, group in enumerate(groups)), *HAND_MADE]
+
+
+@pytest.fixture(scope="module")
+def tokenizers(documents):
+    return {kind: train_tokenizer(documents, kind=kind, vocab_size="auto") for kind in KINDS}
+
+
+@pytest.fixture
+def build(documents, tokenizers, tmp_path):
+    def build_now(kind="wordpiece", *, documents=documents, key="key", **options):
+        return build_store(
+            lambda: iter(documents), tokenizers[kind], cache_folder=tmp_path, key=key, progress=False, **options
+        )
+
+    return build_now
+
+
+def assert_same(store, other):
+    assert store.num_documents == other.num_documents
+    for document in range(store.num_documents):
+        np.testing.assert_array_equal(store.tokens(document), other.tokens(document))
+        np.testing.assert_array_equal(store.flags(document), other.flags(document))
+
+
+def test_a_byte_level_store_restores_every_document_exactly(build, documents, tokenizers):
+    store = build("bytelevel_bpe")
+    for number, document in enumerate(documents):
+        assert tokenizers["bytelevel_bpe"].decode(store.tokens(number)) == document.text
+        assert store.num_bytes[number] == len(document.text.encode())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_sentence_of_the_splitter_is_the_text_between_two_sentence_starts(build, documents, tokenizers, kind):
+    store = build(kind)
+    for number, document in enumerate(documents):
+        tokens, starts = store.tokens(number), np.flatnonzero(store.flags(number) & SENTENCE_START)
+        assert starts[0] == 0
+        found = [tokenizers[kind].decode(part).strip() for part in np.split(tokens, starts[1:])]
+        expected = [
+            paragraph[begin:end] for paragraph in document.paragraphs for begin, end in split_sentences(paragraph)
+        ]
+        if kind == "bytelevel_bpe":
+            assert found == expected
+        else:
+            encode = tokenizers[kind].backend_tokenizer.encode
+            assert len(found) == len(expected)
+            if number < len(documents) - len(HAND_MADE):
+                assert [
+                    tokenizers[kind].decode(encode(text, add_special_tokens=False).ids) for text in expected
+                ] == found
+
+
+def test_words_begin_where_a_wordpiece_has_no_hashes(build, tokenizers):
+    store = build()
+    continues = np.array(
+        [
+            token.startswith("##")
+            for token in tokenizers["wordpiece"].convert_ids_to_tokens(range(len(tokenizers["wordpiece"])))
+        ]
+    )
+    for number in range(store.num_documents):
+        begins = (store.flags(number) & WORD_START) != 0
+        np.testing.assert_array_equal(begins, ~continues[store.tokens(number)])
+        assert begins[(store.flags(number) & SENTENCE_START) != 0].all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_special_tokens_spelt_out_in_a_text_are_stored_as_text(build, documents, tokenizers, kind):
+    store = build(kind)
+    special = special_tokens(tokenizers[kind])
+    ids = {special.pad, special.classify, special.separate, special.mask, special.begin, special.end} - {None}
+    assert not any(np.isin(store.tokens(number), list(ids)).any() for number in range(store.num_documents))
+
+
+def test_batches_and_chunks_of_any_size_give_the_same_store(build, monkeypatch):
+    usual = build(key="usual")
+    monkeypatch.setattr(store_module, "_PARAGRAPHS_PER_BATCH", 2)
+    monkeypatch.setattr(store_module, "_TOKENS_PER_CHUNK", 150)
+    small = build(key="small")
+    assert_same(usual, small)
+    with pa.OSFile(str(small.folder / "tokens.arrow")) as source:
+        assert len(list(pa.ipc.open_stream(source))) > 3
+
+
+def test_a_store_is_built_once_and_afterwards_the_documents_are_not_read(build, documents, tokenizers, tmp_path):
+    first = build()
+    assert not first.reused
+
+    def unread():
+        raise AssertionError("read again")
+
+    second = build_store(unread, tokenizers["wordpiece"], cache_folder=tmp_path, key="key", progress=False)
+    assert second.reused
+    assert second.fingerprint == first.fingerprint
+    assert_same(first, second)
+
+
+def test_another_key_or_tokenizer_is_another_store(build):
+    stores = [build(), build(key="other"), build("unigram")]
+    assert not any(store.reused for store in stores)
+    assert len({store.fingerprint for store in stores}) == 3
+
+
+def test_documents_without_tokens_are_left_out(build):
+    blank = Document((" \t", "\x07"), "blank")
+    store = build(documents=[blank, *HAND_MADE, blank])
+    assert store.num_documents == len(store.lengths) == len(HAND_MADE)
+    assert store.num_tokens == store.lengths.sum() == sum(len(store.tokens(number)) for number in range(2))
+    with pytest.raises(IndexError, match=r"document \(2\) must be from 0 to 1"):
+        store.tokens(2)
+    with pytest.raises(ValueError, match=r"documents with tokens \(0\) must be at least 1"):
+        build(documents=[blank], key="blank")
+
+
+def test_tokens_and_flags_are_read_only_views_of_the_mapped_file(build):
+    store = build()
+    tokens, flags = store.tokens(1), store.flags(1)
+    assert (tokens.dtype, flags.dtype) == (np.int32, np.uint8)
+    for array in (tokens, flags):
+        assert not array.flags.owndata
+        assert not array.flags.writeable
+
+
+def test_the_datasets_library_reads_the_file(build):
+    store = build()
+    dataset = datasets.Dataset.from_file(str(store.folder / "tokens.arrow"))
+    assert dataset.num_rows == store.num_documents
+    assert dataset[1]["input_ids"] == store.tokens(1).tolist()
+    assert dataset[1]["num_bytes"] == store.num_bytes[1]
+
+
+def test_a_process_that_loses_the_race_opens_the_winners_store(build, documents, tokenizers, tmp_path):
+    def meanwhile():
+        build()
+        return iter(documents)
+
+    store = build_store(meanwhile, tokenizers["wordpiece"], cache_folder=tmp_path, key="key", progress=False)
+    assert store.reused
+    assert [path.name for path in (tmp_path / "stores").iterdir()] == [store.folder.name]
+
+
+def test_a_failed_build_leaves_nothing_behind_and_a_full_disk_is_said_in_one_line(build, tmp_path, monkeypatch):
+    def broken():
+        yield HAND_MADE[0]
+        raise ValueError("unreadable line")
+
+    with pytest.raises(ValueError, match="unreadable line"):
+        build(documents=broken())
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(store_module._Chunk, "record_batch", full)
+    with pytest.raises(OSError, match="must have free space; free some") as caught:
+        build()
+    assert "\n" not in str(caught.value)
+    assert list((tmp_path / "stores").iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", ["cut", "garbage", "no data", "no summary"])
+def test_a_damaged_store_is_named_with_the_advice_to_delete_it(build, damage):
+    folder = build().folder
+    data = folder / "tokens.arrow"
+    if damage == "cut":
+        data.write_bytes(data.read_bytes()[:-100])
+    elif damage == "garbage":
+        data.write_bytes(b"x" * data.stat().st_size)
+    else:
+        (data if damage == "no data" else folder / "summary.json").unlink()
+    with pytest.raises(OSError, match=rf"token store \({folder}\) must be complete and undamaged; delete it"):
+        TokenStore(folder)
+    with pytest.raises(OSError, match="delete it"):
+        build()
+
+
+def test_the_cache_lies_where_the_environment_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("HF_HOME", raising=False)
+    monkeypatch.delenv("HF_MINILM_CACHE", raising=False)
+    assert cache_root() == tmp_path / "home" / ".cache" / "hf_minilm"
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    assert cache_root() == tmp_path / "hub" / "hf_minilm"
+    monkeypatch.setenv("HF_MINILM_CACHE", str(tmp_path / "own"))
+    assert cache_root() == tmp_path / "own"
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "unigram"])
+def test_masked_rows_with_next_sentences_come_from_the_store_and_restore_its_tokens(build, tokenizers, kind):
+    store, special = build(kind), special_tokens(tokenizers[kind])
+    objective = MaskedObjective(store, special, row_length=96, seed=5, next_sentence=True)
+    keys = [RowKey(0, row) for row in range(min(3, objective.rows_in_epoch(0)))]
+    batch = objective.batch(0, keys)
+    original = batch["labels"].where(batch["labels"] != -100, batch["input_ids"])
+    assert int(original.max()) < special.vocab_size
+    assert (batch["labels"] != -100).any()
+    assert {0, 1} >= set(batch["next_sentence_label"].unique().tolist()) - {-100}
+    begins = (batch["position_ids"] == 0) & (original != special.pad)
+    assert (original[begins] == special.classify).all()

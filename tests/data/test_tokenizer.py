@@ -1,0 +1,166 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from hf_minilm.data.document import Document
+from hf_minilm.data.tokenizer import (
+    load_tokenizer,
+    special_tokens,
+    token_bytes,
+    tokenizer_fingerprint,
+    train_tokenizer,
+)
+from hf_minilm.data.world import World
+
+KINDS = ("wordpiece", "bytelevel_bpe", "unigram")
+ENCODERS = ("wordpiece", "unigram")
+PROSE = (
+    "«¿Qué tal estás?», preguntó María (la vecina): el pingüino don't care about its coração.",
+    "El niño comió pan; la niña, también. «¡Qué rico!», dijo el niño. ¿Y tú? It's the baker's bread.",
+)
+
+
+def prose_documents():
+    return [Document(PROSE, f"prose:{number}") for number in range(3)]
+
+
+@pytest.fixture(scope="module")
+def documents():
+    return [*World(("es", "en")).documents(300), *prose_documents()]
+
+
+@pytest.fixture(scope="module")
+def tokenizers(documents):
+    return {kind: train_tokenizer(documents, kind=kind, vocab_size="auto", max_length=77) for kind in KINDS}
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_an_encoders_special_tokens_have_the_first_five_ids_and_frame_a_pair_with_types_0_and_1(tokenizers, kind):
+    tokenizer = tokenizers[kind]
+    special = special_tokens(tokenizer)
+    assert (special.pad, special.unknown, special.classify, special.separate, special.mask) == (0, 1, 2, 3, 4)
+    assert (special.begin, special.end, special.vocab_size) == (None, None, len(tokenizer))
+    first, second = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in PROSE)
+    pair = tokenizer(*PROSE)
+    assert list(pair) == ["input_ids", "token_type_ids", "attention_mask"]
+    assert pair["input_ids"] == [2, *first, 3, *second, 3]
+    assert pair["token_type_ids"] == [0] * (len(first) + 2) + [1] * (len(second) + 1)
+
+
+def test_a_decoders_special_tokens_have_the_first_three_ids_and_a_text_begins_with_the_begin_token(tokenizers):
+    tokenizer = tokenizers["bytelevel_bpe"]
+    special = special_tokens(tokenizer)
+    assert (special.pad, special.begin, special.end) == (0, 1, 2)
+    assert (special.unknown, special.classify, special.separate, special.mask) == (None,) * 4
+    encoded = tokenizer("Hola")
+    assert encoded["input_ids"][0] == 1
+    assert 2 not in encoded["input_ids"]
+    assert list(encoded) == ["input_ids", "attention_mask"]
+
+
+@pytest.mark.parametrize("text", ["", " a  b\n\n\tc ", "日本 🙂 naïve e\u0301 <pad>", "\x00\x7f", *PROSE])
+def test_a_byte_level_tokenizer_restores_every_text_and_its_tokens_bytes_add_up(tokenizers, text):
+    tokenizer = tokenizers["bytelevel_bpe"]
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert tokenizer.decode(ids) == text
+    assert token_bytes(tokenizer)[ids].sum() == len(text.replace("<pad>", "").encode())
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_an_encoder_restores_spelling_accents_and_the_spaces_around_punctuation(tokenizers, kind):
+    for text in PROSE:
+        assert tokenizers[kind].decode(tokenizers[kind](text)["input_ids"], skip_special_tokens=True) == text
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_an_encoders_token_bytes_are_those_of_the_text_without_its_spaces(tokenizers, kind):
+    sizes = token_bytes(tokenizers[kind])
+    assert sizes.shape == (len(tokenizers[kind]),)
+    assert not sizes[:5].any()
+    for text in PROSE:
+        assert sizes[tokenizers[kind](text)["input_ids"]].sum() == len(text.replace(" ", "").encode())
+
+
+def test_every_word_of_a_small_closed_vocabulary_becomes_one_token():
+    world = World(("es", "en"))
+    tokenizer = train_tokenizer(world.documents(3000), kind="wordpiece", vocab_size="auto")
+    split = tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str
+    seen = {word for document in world.documents(3000) for word, _ in split(document.text)}
+    words = seen.intersection(world.vocabulary)
+    assert len(words) > 0.9 * len(world.vocabulary)
+    assert [word for word in words if len(tokenizer.tokenize(word)) != 1] == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_saved_tokenizer_comes_back_from_auto_tokenizer_the_same(tokenizers, kind, tmp_path):
+    tokenizer = tokenizers[kind]
+    tokenizer.save_pretrained(tmp_path)
+    loaded = load_tokenizer(tmp_path)
+    assert type(loaded) is type(tokenizer)
+    assert tokenizer_fingerprint(loaded) == tokenizer_fingerprint(tokenizer)
+    assert special_tokens(loaded) == special_tokens(tokenizer)
+    assert loaded.model_max_length == 77
+    assert loaded.model_input_names == tokenizer.model_input_names
+    assert loaded(*PROSE) == tokenizer(*PROSE)
+
+
+def test_the_fingerprint_ignores_the_truncation_and_padding_of_earlier_calls(tokenizers):
+    before = tokenizer_fingerprint(tokenizers["wordpiece"])
+    tokenizers["wordpiece"](list(PROSE), truncation=True, max_length=9, padding="max_length")
+    assert tokenizer_fingerprint(tokenizers["wordpiece"]) == before
+
+
+def test_training_gives_the_same_tokenizer_in_every_process():
+    program = (
+        "from hf_minilm.data.tokenizer import *; from hf_minilm.data.world import World\n"
+        "for kind in ('wordpiece', 'bytelevel_bpe', 'unigram'):\n"
+        "  print(tokenizer_fingerprint(train_tokenizer(World().documents(200), kind=kind, vocab_size='auto')))"
+    )
+    here = [
+        tokenizer_fingerprint(train_tokenizer(World().documents(200), kind=kind, vocab_size="auto")) for kind in KINDS
+    ]
+    environment = os.environ | {"PYTHONHASHSEED": "7", "TOKENIZERS_PARALLELISM": "false"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.split() == here
+
+
+@pytest.mark.parametrize(("kind", "size"), [("wordpiece", 333), ("bytelevel_bpe", 333), ("unigram", 200)])
+def test_a_requested_size_is_met_exactly(documents, kind, size):
+    assert len(train_tokenizer(documents, kind=kind, vocab_size=size)) == size
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_size_beyond_the_corpus_is_refused_and_the_supported_one_is_named(kind):
+    supported = len(train_tokenizer(prose_documents(), kind=kind, vocab_size="auto"))
+    message = rf"tokenizer.vocab_size \(9999\) must not exceed what the corpus supports \({supported}\)"
+    with pytest.raises(ValueError, match=message):
+        train_tokenizer(prose_documents(), kind=kind, vocab_size=9999)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", [0, 20])
+def test_a_size_too_small_for_the_alphabet_is_refused(kind, size):
+    with pytest.raises(ValueError, match=rf"tokenizer.vocab_size \({size}\) must hold"):
+        train_tokenizer(prose_documents(), kind=kind, vocab_size=size)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_corpus_without_text_is_refused_or_gives_only_the_alphabet(kind):
+    if kind == "bytelevel_bpe":
+        assert len(train_tokenizer([], kind=kind, vocab_size="auto")) == 3 + 256
+    else:
+        with pytest.raises(ValueError, match=r"words \(0\) must be at least 1"):
+            train_tokenizer([], kind=kind, vocab_size="auto")
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_case_is_folded_on_request_and_accents_stay(documents, kind):
+    tokenizer = train_tokenizer(documents, kind=kind, vocab_size="auto", lowercase=True)
+    assert tokenizer.decode(tokenizer("MARÍA")["input_ids"], skip_special_tokens=True) == "maría"
+
+
+def test_an_unknown_kind_is_refused():
+    with pytest.raises(ValueError, match=r"tokenizer.kind \(bpe\) must be"):
+        train_tokenizer([], kind="bpe", vocab_size="auto")

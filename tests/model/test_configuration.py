@@ -1,0 +1,109 @@
+import json
+
+import pytest
+
+from hf_minilm import MiniLMConfig, MiniLMForCausalLM, MiniLMForMaskedLM, MiniLMModel
+from hf_minilm.model import configuration_minilm
+
+
+def test_a_width_that_the_heads_do_not_divide_is_refused_with_the_nearest_one():
+    with pytest.raises(ValueError, match=r"^hidden_size \(30\) must be a multiple of num_attention_heads \(4\)") as caught:
+        MiniLMConfig(hidden_size=30, num_attention_heads=4)
+    assert str(caught.value).endswith("the nearest is 28.")
+
+
+@pytest.mark.parametrize(("width", "heads", "nearest"), [(31, 4, 32), (2, 8, 8), (29, 4, 28), (101, 12, 96)])
+def test_the_nearest_width_is_the_nearest(width, heads, nearest):
+    with pytest.raises(ValueError, match=f"the nearest is {nearest}"):
+        MiniLMConfig(hidden_size=width, num_attention_heads=heads)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "field"),
+    [
+        ("hiden_size", "hidden_size"),
+        ("num_atention_heads", "num_attention_heads"),
+        ("norm_placment", "norm_placement"),
+        ("position_embeddings", "position_embedding"),
+    ],
+)
+def test_a_misspelt_keyword_is_refused_with_the_nearest_field(keyword, field):
+    with pytest.raises(ValueError, match=f"{keyword} must be a field of MiniLMConfig; the nearest is {field}"):
+        MiniLMConfig(**{keyword: 8})
+
+
+def test_a_keyword_that_resembles_no_field_is_kept_as_an_attribute():
+    assert MiniLMConfig(my_own_note="kept").my_own_note == "kept"
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"num_key_value_heads": 3}, r"num_attention_heads \(4\) must be a multiple of num_key_value_heads \(3\)"),
+        ({"num_key_value_heads": -1}, r"num_key_value_heads \(-1\) must be at least 1"),
+        ({"vocab_size": 0}, r"vocab_size \(0\) must be at least 1"),
+        ({"num_attention_heads": 0}, r"num_attention_heads \(0\) must be at least 1"),
+        ({"hidden_dropout": 1.0}, r"hidden_dropout \(1.0\) must lie in \[0, 1\)"),
+        ({"attention_dropout": -0.1}, r"attention_dropout \(-0.1\) must lie in \[0, 1\)"),
+        ({"type_vocab_size": -1}, r"type_vocab_size \(-1\) must not be negative"),
+        ({"head_dim": 7}, r"head_dim \(7\) must be even for rope"),
+        ({"rope_parameters": {"rope_type": "linear", "factor": 2.0}}, r"rope_type'\] \(linear\) must be 'default'"),
+        (
+            {"position_embedding": "learned", "rope_parameters": {"rope_theta": 5.0}},
+            r"rope_parameters must be None for position_embedding \(learned\)",
+        ),
+        (
+            {"position_embedding": "sinusoidal", "hidden_size": 9, "num_attention_heads": 3},
+            r"hidden_size \(9\) must be even for sinusoidal positions",
+        ),
+    ],
+)
+def test_contradicting_fields_are_refused_in_one_line(fields, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        MiniLMConfig(**fields)
+    assert "\n" not in str(caught.value)
+
+
+def test_widths_left_open_are_derived():
+    config = MiniLMConfig(hidden_size=96, num_attention_heads=6)
+    assert (config.head_dim, config.num_key_value_heads, config.intermediate_size) == (16, 6, 256)
+    assert MiniLMConfig(hidden_size=96, num_attention_heads=6, feed_forward="plain").intermediate_size == 384
+
+
+@pytest.mark.parametrize("preset", ["modern", "bert", "gpt2"])
+@pytest.mark.parametrize("size", configuration_minilm.SIZES)
+def test_a_configuration_comes_back_equal_from_its_file(tmp_path, preset, size):
+    config = MiniLMConfig.preset(preset, size, vocab_size=101)
+    config.save_pretrained(tmp_path)
+    assert MiniLMConfig.from_pretrained(tmp_path).to_dict() == config.to_dict()
+
+
+def test_overrides_win_over_the_preset_and_the_size():
+    config = MiniLMConfig.preset("bert", "tiny", hidden_size=64, norm_placement="pre")
+    assert (config.hidden_size, config.norm_placement, config.num_hidden_layers) == (64, "pre", 2)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [(("brt",), "preset .brt. must be"), (("bert", "huge"), "size .huge. must be")])
+def test_an_unknown_preset_or_size_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        MiniLMConfig.preset(*arguments)
+
+
+def test_the_whole_auto_map_is_saved_by_any_head(tmp_path, make_config):
+    MiniLMForMaskedLM(make_config()).save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())["auto_map"]
+    assert saved == configuration_minilm.AUTO_MAP
+
+
+def test_only_rope_keeps_rope_parameters(make_config):
+    assert make_config(position_embedding="none").rope_parameters is None
+    assert make_config().rope_parameters["rope_theta"] == 10_000
+
+
+@pytest.mark.parametrize("model_class", [MiniLMModel, MiniLMForMaskedLM, MiniLMForCausalLM])
+@pytest.mark.parametrize("is_causal", [None, False, True])
+def test_the_configuration_passed_in_is_left_as_it_was(make_config, model_class, is_causal):
+    config = make_config(is_causal=is_causal)
+    before = config.to_dict()
+    model_class(config)
+    assert config.to_dict() == before

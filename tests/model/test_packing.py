@@ -1,0 +1,104 @@
+import pytest
+import torch
+from transformers import DynamicCache
+
+from hf_minilm import MiniLMForCausalLM, MiniLMForMaskedLM, MiniLMModel
+
+LENGTHS = [[5, 1, 7], [4, 9, 0]]
+"""Lengths of the sequences of each row of 13 tokens."""
+
+
+def packed_positions() -> torch.Tensor:
+    return torch.tensor([[place for length in row for place in range(length)] for row in LENGTHS])
+
+
+def separate(input_ids: torch.Tensor) -> list[torch.Tensor]:
+    rows = zip(input_ids, LENGTHS, strict=True)
+    return [part[None] for row, lengths in rows for part in row.split(lengths) if len(part)]
+
+
+def gradients_of(model: torch.nn.Module) -> list[torch.Tensor]:
+    return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+
+
+@pytest.mark.parametrize("with_mask", [False, True], ids=["no mask", "all-ones mask"])
+@pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
+@pytest.mark.parametrize("is_causal", [False, True], ids=["bidirectional", "causal"])
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_packed_rows_equal_separate_sequences_in_outputs_and_gradients(
+    make_model, draw_tokens, attention, is_causal, training, with_mask
+):
+    input_ids = draw_tokens(2, 13)
+    packed_model, separate_model = (
+        make_model(MiniLMModel, attention=attention, is_causal=is_causal).train(training) for _ in range(2)
+    )
+    mask = torch.ones_like(input_ids) if with_mask else None
+    packed = packed_model(input_ids, position_ids=packed_positions(), attention_mask=mask).last_hidden_state
+    alone = torch.cat([separate_model(part).last_hidden_state[0] for part in separate(input_ids)])
+    packed = packed.flatten(0, 1)
+    torch.testing.assert_close(packed, alone, atol=1e-5, rtol=1e-5)
+    weights = torch.linspace(-1, 1, packed.numel()).view_as(packed)
+    (packed * weights).sum().backward()
+    (alone * weights).sum().backward()
+    for ours, theirs in zip(gradients_of(packed_model), gradients_of(separate_model), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=5e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("scheme", ["none", "learned", "sinusoidal"])
+@pytest.mark.parametrize("is_causal", [False, True], ids=["bidirectional", "causal"])
+def test_packing_cannot_be_seen_under_any_position_scheme(make_model, draw_tokens, scheme, is_causal):
+    model = make_model(MiniLMModel, attention="sdpa", is_causal=is_causal, position_embedding=scheme)
+    input_ids = draw_tokens(2, 13)
+    packed = model(input_ids, position_ids=packed_positions()).last_hidden_state.flatten(0, 1)
+    alone = torch.cat([model(part).last_hidden_state[0] for part in separate(input_ids)])
+    torch.testing.assert_close(packed, alone, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_one_sequences_tokens_have_no_gradient_from_another_sequence(make_model, draw_tokens, attention):
+    model = make_model(MiniLMModel, attention=attention)
+    embeddings = model.embeddings.tokens(draw_tokens(2, 13)).detach().requires_grad_()
+    outputs = model(inputs_embeds=embeddings, position_ids=packed_positions()).last_hidden_state
+    outputs[0, 6:].square().sum().backward()
+    assert embeddings.grad[0, :6].eq(0).all()
+    assert embeddings.grad[0, 6:].ne(0).any(dim=-1).all()
+    assert embeddings.grad[1].eq(0).all()
+
+
+def test_a_packed_row_with_padding_hides_the_padding(make_model, draw_tokens):
+    model = make_model(MiniLMModel, attention="sdpa")
+    input_ids = draw_tokens(2, 13)
+    mask = torch.ones_like(input_ids)
+    mask[0, 10:] = 0
+    changed = torch.where(mask.bool(), input_ids, input_ids % 60 + 1)
+    before, after = (
+        model(ids, position_ids=packed_positions(), attention_mask=mask).last_hidden_state for ids in (input_ids, changed)
+    )
+    assert torch.equal(before[mask.bool()], after[mask.bool()])
+
+
+def test_position_ids_of_one_row_stand_for_the_whole_batch(make_model, draw_tokens):
+    model = make_model(MiniLMModel)
+    input_ids, row = draw_tokens(2, 13), packed_positions()[:1]
+    one = model(input_ids, position_ids=row).last_hidden_state
+    assert torch.equal(one, model(input_ids, position_ids=row.expand(2, -1)).last_hidden_state)
+
+
+def test_packed_rows_return_no_cache_and_whole_rows_do(make_model, draw_tokens):
+    model = make_model(MiniLMForCausalLM)
+    input_ids = draw_tokens(2, 13)
+    assert model(input_ids, position_ids=packed_positions()).past_key_values is None
+    assert isinstance(model(input_ids).past_key_values, DynamicCache)
+    assert model.train()(input_ids).past_key_values is None
+
+
+@pytest.mark.parametrize("model_class", [MiniLMForCausalLM, MiniLMForMaskedLM])
+def test_the_loss_of_packed_rows_is_that_of_separate_sequences(make_model, draw_tokens, model_class):
+    model = make_model(model_class, attention="sdpa")
+    input_ids = draw_tokens(2, 13)
+    packed = model(input_ids, position_ids=packed_positions(), labels=input_ids).loss
+    total = count = 0
+    for part in separate(input_ids):
+        predicted = part.shape[1] - (model_class is MiniLMForCausalLM)
+        total, count = total + model(part, labels=part).loss * predicted, count + predicted
+    torch.testing.assert_close(packed, total / count)
