@@ -239,15 +239,9 @@ class MiniLMConfig(PreTrainedConfig):
         self._validate_choices()
 
     def _validate_sizes(self) -> None:
-        sizes = (
-            "vocab_size",
-            "hidden_size",
-            "num_hidden_layers",
-            "num_attention_heads",
-            "num_key_value_heads",
-            "head_dim",
-        )
-        for name in (*sizes, "intermediate_size", "max_position_embeddings"):
+        heads = ("num_attention_heads", "num_key_value_heads")
+        widths = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "max_position_embeddings")
+        for name in (*heads, *widths):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} ({getattr(self, name)}) must be at least 1.")
         for name in ("attention_dropout", "hidden_dropout"):
@@ -264,6 +258,8 @@ class MiniLMConfig(PreTrainedConfig):
             raise ValueError(
                 f"hidden_size ({width}) must be a multiple of num_attention_heads ({heads}); the nearest is {nearest}."
             )
+        if cast(int, self.head_dim) < 1:
+            raise ValueError(f"head_dim ({self.head_dim}) must be at least 1.")
         if heads % key_value_heads:
             raise ValueError(
                 f"num_attention_heads ({heads}) must be a multiple of num_key_value_heads ({key_value_heads})."

@@ -1,0 +1,17 @@
+PYTHON ?= python
+
+.PHONY: check test format
+
+check:  ## All that must pass before a change goes in.
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+	$(PYTHON) -c "import sys; from importlinter.cli import lint_imports_command; sys.exit(lint_imports_command())"
+	$(PYTHON) -m pytest
+
+test:  ## The tests alone; make test PYTEST_ARGUMENTS="tests/data -x" runs some of them.
+	$(PYTHON) -m pytest $(PYTEST_ARGUMENTS)
+
+format:  ## Rewrite the code in the project's form.
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
