@@ -94,6 +94,14 @@ def masked_softmax(scores: torch.Tensor, mask: torch.Tensor | None) -> torch.Ten
     return weights * may_look.any(dim=-1, keepdim=True)
 
 
+class ResidualProjection(nn.Linear):
+    """A projection that ends in the residual sum: a linear one that starts smaller, see `scale_residual_initializer`.
+
+    A class of its own because transformers initialises nothing but modules with parameters of their own in code that
+    is not part of it: a rule for `Attention` or for the whole model would never be applied.
+    """
+
+
 class Attention(nn.Module):
     """Multi-head self-attention (Vaswani et al. 2017, section 3.2.2), with grouped key and value heads."""
 
@@ -112,7 +120,7 @@ class Attention(nn.Module):
         self.query = nn.Linear(config.hidden_size, query_size, bias=config.attention_bias)
         self.key = nn.Linear(config.hidden_size, key_size, bias=config.attention_bias)
         self.value = nn.Linear(config.hidden_size, key_size, bias=config.attention_bias)
-        self.output = nn.Linear(query_size, config.hidden_size, bias=config.attention_bias)
+        self.output = ResidualProjection(query_size, config.hidden_size, bias=config.attention_bias)
         self.query_norm = nn.RMSNorm(self.head_dim, eps=config.norm_eps) if config.qk_norm else nn.Identity()
         self.key_norm = nn.RMSNorm(self.head_dim, eps=config.norm_eps) if config.qk_norm else nn.Identity()
 

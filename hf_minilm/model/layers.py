@@ -10,7 +10,7 @@ from torch import nn
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .attention import Attention
+from .attention import Attention, ResidualProjection
 from .configuration_minilm import MiniLMConfig
 from .positions import PositionScheme
 
@@ -33,7 +33,7 @@ class FeedForward(nn.Module):
         width, inner_width, bias = config.hidden_size, cast(int, config.intermediate_size), config.feed_forward_bias
         self.gate = nn.Linear(width, inner_width, bias=bias) if config.feed_forward == "gated" else None
         self.up = nn.Linear(width, inner_width, bias=bias)
-        self.down = nn.Linear(inner_width, width, bias=bias)
+        self.down = ResidualProjection(inner_width, width, bias=bias)
         self.activation = ACT2FN[config.hidden_act]
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:

@@ -27,9 +27,9 @@ from transformers.utils import logging
 from transformers.utils.generic import ModelOutput, can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from .attention import Attention, packed_sequence_ids, token_mask
+from .attention import Attention, ResidualProjection, packed_sequence_ids, token_mask
 from .configuration_minilm import MiniLMConfig
-from .layers import Embeddings, FeedForward, Layer, Pooler, PredictionTransform, build_norm
+from .layers import Embeddings, Layer, Pooler, PredictionTransform, build_norm
 from .losses import (
     IGNORED,
     Count,
@@ -64,14 +64,10 @@ class MiniLMPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if not self.config.scale_residual_initializer:
-            return
-        # Projections that end in the residual sum: each of the 2 x layers adds its own variance to it.
-        deviation = self.config.initializer_range / math.sqrt(2 * self.config.num_hidden_layers)
-        if isinstance(module, Attention):
-            init.normal_(module.output.weight, mean=0.0, std=deviation)
-        elif isinstance(module, FeedForward):
-            init.normal_(module.down.weight, mean=0.0, std=deviation)
+        if isinstance(module, ResidualProjection) and self.config.scale_residual_initializer:
+            # Each of the 2 x layers adds its own variance to the residual sum.
+            deviation = self.config.initializer_range / math.sqrt(2 * self.config.num_hidden_layers)
+            init.normal_(module.weight, mean=0.0, std=deviation)
 
 
 class MiniLMModel(MiniLMPreTrainedModel):
@@ -506,9 +502,9 @@ class MiniLMForNextSentencePrediction(MiniLMPreTrainedModel):
 
 
 class ClassifierHead(MiniLMPreTrainedModel):
-    """What the fine-tuning heads share: backbone, dropout and a linear classifier. The direction stays as it is."""
+    """What the fine-tuning heads share: backbone, pooling and dropout. The direction stays as it is."""
 
-    def __init__(self, config: MiniLMConfig, *, num_outputs: int, pooled: bool) -> None:
+    def __init__(self, config: MiniLMConfig, *, pooled: bool) -> None:
         super().__init__(config)
         self.model = MiniLMModel(config)
         # The pooler is trained on the first token, which under causal attention has seen only itself.
@@ -516,8 +512,6 @@ class ClassifierHead(MiniLMPreTrainedModel):
         self.pooler = Pooler(config) if pooled and self.pooling == "first" else nn.Identity()
         dropout = config.hidden_dropout if config.classifier_dropout is None else config.classifier_dropout
         self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(config.hidden_size, num_outputs)
-        self.post_init()
 
     def pool(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
         """Make one vector [B, E] of a sequence [B, T, E], padded on either side."""
@@ -539,8 +533,10 @@ class MiniLMForSequenceClassification(ClassifierHead):
     """A class, several classes, or a number for a whole text."""
 
     def __init__(self, config: MiniLMConfig) -> None:
-        super().__init__(config, num_outputs=cast(int, config.num_labels), pooled=True)
-        self.num_labels = config.num_labels
+        super().__init__(config, pooled=True)
+        self.num_labels = cast(int, config.num_labels)
+        self.classifier = nn.Linear(config.hidden_size, self.num_labels)
+        self.post_init()
 
     @can_return_tuple
     def forward(
@@ -607,8 +603,10 @@ class MiniLMForTokenClassification(ClassifierHead):
     """A class for every token: names, parts of speech."""
 
     def __init__(self, config: MiniLMConfig) -> None:
-        super().__init__(config, num_outputs=cast(int, config.num_labels), pooled=False)
-        self.num_labels = config.num_labels
+        super().__init__(config, pooled=False)
+        self.num_labels = cast(int, config.num_labels)
+        self.classifier = nn.Linear(config.hidden_size, self.num_labels)
+        self.post_init()
 
     @can_return_tuple
     def forward(
@@ -658,7 +656,10 @@ class MiniLMForQuestionAnswering(ClassifierHead):
     """Where in a text the answer begins and ends."""
 
     def __init__(self, config: MiniLMConfig) -> None:
-        super().__init__(config, num_outputs=2, pooled=False)
+        super().__init__(config, pooled=False)
+        # Not `classifier`: a checkpoint of another head then opens here, whatever its number of classes.
+        self.qa_outputs = nn.Linear(config.hidden_size, 2)
+        self.post_init()
 
     @can_return_tuple
     def forward(
@@ -695,7 +696,7 @@ class MiniLMForQuestionAnswering(ClassifierHead):
             inputs_embeds=inputs_embeds,
             **kwargs,
         )
-        ends = self.classifier(self.dropout(outputs.last_hidden_state)).unbind(dim=-1)
+        ends = self.qa_outputs(self.dropout(outputs.last_hidden_state)).unbind(dim=-1)
         loss = None
         if start_positions is not None and end_positions is not None:
             first, last = (
@@ -722,7 +723,10 @@ class MiniLMForMultipleChoice(ClassifierHead):
     """Which of several continuations fits."""
 
     def __init__(self, config: MiniLMConfig) -> None:
-        super().__init__(config, num_outputs=1, pooled=True)
+        super().__init__(config, pooled=True)
+        # Not `classifier`: a checkpoint of another head then opens here, whatever its number of classes.
+        self.score = nn.Linear(config.hidden_size, 1)
+        self.post_init()
 
     @can_return_tuple
     def forward(
@@ -765,7 +769,7 @@ class MiniLMForMultipleChoice(ClassifierHead):
             **kwargs,
         )
         pooled = self.pooler(self.pool(outputs.last_hidden_state, each[1]))
-        logits = self.classifier(self.dropout(pooled)).view(-1, num_choices)
+        logits = self.score(self.dropout(pooled)).view(-1, num_choices)
         loss = None if labels is None else normalised_cross_entropy(logits, labels.view(-1), count=num_items_in_batch)
         return MultipleChoiceModelOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions

@@ -167,7 +167,8 @@ def _finish(training: Training, data: Data, state: TrainingState, folder: Path) 
     writing.rename(model_folder)
     if training.metrics is not None:
         draw_loss_curve(training.metrics.lines, folder / "loss.png")
-    training.accelerator.end_training()
+    for tracker in training.accelerator.trackers:
+        tracker.finish()
     report = _report(training, data, state, model_folder)
     (folder / "report.json").write_text(json.dumps(report.to_json(), indent=1, ensure_ascii=False), encoding="utf-8")
     text = report.to_text()

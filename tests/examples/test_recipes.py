@@ -54,7 +54,7 @@ def write_paragraphs(folder: Path) -> None:
     animals, places = ("dog", "cat", "gato", "perro", "owl"), ("garden", "house", "calle", "river")
     documents = [
         "\n\n".join(
-            f"The {animals[(number + place) % 5]} sleeps in the {where} and sees {number + place} others. Then it wakes."
+            f"The {animals[(number + place) % 5]} sleeps in the {where} and sees {number} others. Then it wakes."
             for place, where in enumerate(places)
         )
         for number in range(31)
@@ -87,7 +87,7 @@ def test_a_recipe_of_ones_own_text_trains_and_reports(path: Path, tmp_path: Path
         path,
         tmp_path / "run",
         f"data.corpus={tmp_path / 'text'}",
-        "tokenizer.vocab_size=300",
+        "tokenizer.vocab_size=auto",
         "training.save_every=1steps",
     )
     assert_finished(tmp_path / "run", capsys.readouterr().out)
@@ -95,7 +95,7 @@ def test_a_recipe_of_ones_own_text_trains_and_reports(path: Path, tmp_path: Path
 
 def test_the_same_command_again_prints_the_same_report(tmp_path: Path, capsys) -> None:
     write_paragraphs(tmp_path / "text")
-    words = ("objective.next_sentence=false", f"data.corpus={tmp_path / 'text'}", "tokenizer.vocab_size=300")
+    words = ("objective.next_sentence=false", f"data.corpus={tmp_path / 'text'}", "tokenizer.vocab_size=auto")
     recipe = tmp_path / "empty.yaml"
     recipe.write_text("")
     run(recipe, tmp_path / "run", *words)

@@ -175,5 +175,7 @@ def test_eager_attention_returns_the_weights_of_every_layer(make_model, draw_tok
 
 
 def test_an_implementation_that_would_drop_a_bias_is_refused():
-    with pytest.raises(ValueError, match=r"attn_implementation \(flash_attention_2\) must add the position scheme's bias"):
+    with pytest.raises(
+        ValueError, match=r"attn_implementation \(flash_attention_2\) must add the position scheme's bias"
+    ):
         refuse_dropped_bias("flash_attention_2")

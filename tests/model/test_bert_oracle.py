@@ -71,8 +71,9 @@ def bert_pair(bert_class: type, our_class: type, *, attention: str) -> tuple[tor
         "bert", "tiny", **SIZES, intermediate_size=53, max_position_embeddings=29, attn_implementation=attention
     )
     ours = our_class(config).eval()
-    ours.load_state_dict({renamed(name, BERT_NAMES): weight for name, weight in bert.state_dict().items()
-                          if "position_ids" not in name})
+    ours.load_state_dict(
+        {renamed(name, BERT_NAMES): weight for name, weight in bert.state_dict().items() if "position_ids" not in name}
+    )
     return bert, ours
 
 
@@ -95,9 +96,7 @@ def test_the_bert_preset_with_berts_weights_is_bert(bert_class, our_class, atten
     torch.testing.assert_close(mine[0][real], theirs[0][real], atol=1e-5, rtol=1e-5)
     assert theirs[0].std() > 0.5
     if bert_class is BertForPreTraining:
-        torch.testing.assert_close(
-            mine.seq_relationship_logits, theirs.seq_relationship_logits, atol=1e-5, rtol=1e-5
-        )
+        torch.testing.assert_close(mine.seq_relationship_logits, theirs.seq_relationship_logits, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("bert_class", "our_class"), PAIRS)
@@ -135,12 +134,26 @@ def gpt2_weights(gpt2: torch.nn.Module) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_the_gpt2_preset_with_gpt2s_weights_is_gpt2(attention):
     gpt2 = GPT2LMHeadModel(
-        GPT2Config(vocab_size=67, n_embd=36, n_layer=3, n_head=3, n_inner=53, n_positions=29, attn_implementation=attention,
-                   bos_token_id=1, eos_token_id=2)
+        GPT2Config(
+            vocab_size=67,
+            n_embd=36,
+            n_layer=3,
+            n_head=3,
+            n_inner=53,
+            n_positions=29,
+            attn_implementation=attention,
+            bos_token_id=1,
+            eos_token_id=2,
+        )
     ).eval()
     randomise(gpt2)
     config = MiniLMConfig.preset(
-        "gpt2", "tiny", **SIZES, intermediate_size=53, max_position_embeddings=29, attn_implementation=attention,
+        "gpt2",
+        "tiny",
+        **SIZES,
+        intermediate_size=53,
+        max_position_embeddings=29,
+        attn_implementation=attention,
         pad_token_id=None,
     )
     ours = MiniLMForCausalLM(config).eval()

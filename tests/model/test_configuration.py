@@ -7,7 +7,9 @@ from hf_minilm.model import configuration_minilm
 
 
 def test_a_width_that_the_heads_do_not_divide_is_refused_with_the_nearest_one():
-    with pytest.raises(ValueError, match=r"^hidden_size \(30\) must be a multiple of num_attention_heads \(4\)") as caught:
+    with pytest.raises(
+        ValueError, match=r"^hidden_size \(30\) must be a multiple of num_attention_heads \(4\)"
+    ) as caught:
         MiniLMConfig(hidden_size=30, num_attention_heads=4)
     assert str(caught.value).endswith("the nearest is 28.")
 
@@ -83,7 +85,9 @@ def test_overrides_win_over_the_preset_and_the_size():
     assert (config.hidden_size, config.norm_placement, config.num_hidden_layers) == (64, "pre", 2)
 
 
-@pytest.mark.parametrize(("arguments", "message"), [(("brt",), "preset .brt. must be"), (("bert", "huge"), "size .huge. must be")])
+@pytest.mark.parametrize(
+    ("arguments", "message"), [(("brt",), "preset .brt. must be"), (("bert", "huge"), "size .huge. must be")]
+)
 def test_an_unknown_preset_or_size_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         MiniLMConfig.preset(*arguments)

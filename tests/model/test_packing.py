@@ -72,7 +72,8 @@ def test_a_packed_row_with_padding_hides_the_padding(make_model, draw_tokens):
     mask[0, 10:] = 0
     changed = torch.where(mask.bool(), input_ids, input_ids % 60 + 1)
     before, after = (
-        model(ids, position_ids=packed_positions(), attention_mask=mask).last_hidden_state for ids in (input_ids, changed)
+        model(ids, position_ids=packed_positions(), attention_mask=mask).last_hidden_state
+        for ids in (input_ids, changed)
     )
     assert torch.equal(before[mask.bool()], after[mask.bool()])
 

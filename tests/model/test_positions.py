@@ -89,7 +89,9 @@ def test_schemes_without_a_table_take_sequences_longer_than_declared(make_model,
 
 
 def test_an_unknown_scheme_is_refused_with_the_nearest_name(make_config):
-    with pytest.raises(ValueError, match=r"position_embedding \(sinusoid\) must be one of .* the nearest is sinusoidal"):
+    with pytest.raises(
+        ValueError, match=r"position_embedding \(sinusoid\) must be one of .* the nearest is sinusoidal"
+    ):
         build_positions(make_config(position_embedding="sinusoid"))
 
 

@@ -50,4 +50,7 @@ def test_four_micro_batches_take_the_same_step_as_one_big_batch(make_model, draw
     assert small == pytest.approx(big, rel=1e-5)
     for before, one, several in zip(start.parameters(), whole.parameters(), parts.parameters(), strict=True):
         torch.testing.assert_close(several - before, one - before, atol=2e-6, rtol=1e-4)
-    assert max((one - before).abs().max() for before, one in zip(start.parameters(), whole.parameters(), strict=True)) > 0.01
+    assert (
+        max((one - before).abs().max() for before, one in zip(start.parameters(), whole.parameters(), strict=True))
+        > 0.01
+    )

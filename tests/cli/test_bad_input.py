@@ -1,0 +1,93 @@
+"""A user's mistake costs one line and exit code 2, and damages nothing."""
+
+from pathlib import Path
+
+import pytest
+
+from hf_minilm.cli.main import main
+
+PARAGRAPH = "Una frase corta que sirve de texto. Otra frase le sigue y dice algo más.\n\n"
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_MINILM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert main(["pretrain", *words]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("hf-minilm: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_a_missing_recipe_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "missing.yaml" in refusal(capsys, "missing.yaml")
+
+
+def test_a_missing_corpus_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "nowhere.txt" in refusal(capsys, "--set", "data.corpus=nowhere.txt")
+
+
+def test_an_empty_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty.txt").write_text("", encoding="utf-8")
+    assert "empty.txt" in refusal(capsys, "--set", "data.corpus=empty.txt")
+
+
+def test_a_byte_that_is_not_utf8_is_named_with_its_offset_and_the_way_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "latin.txt").write_bytes(b"hola se\xf1or")
+    line = refusal(capsys, "--set", "data.corpus=latin.txt")
+    assert "latin.txt" in line
+    assert "7" in line
+    assert "--set data.encoding_errors=replace" in line
+
+
+def test_a_misspelt_key_is_answered_with_the_nearest_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "recipe.yaml").write_text("training:\n  bugdet: 5steps\n", encoding="utf-8")
+    line = refusal(capsys, "recipe.yaml")
+    assert "bugdet" in line
+    assert "budget" in line.replace("bugdet", "")
+
+
+def test_a_misspelt_model_field_is_answered_with_the_nearest_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "hidden_size" in refusal(capsys, "--set", "model.overrides.hiden_size=64")
+
+
+def test_a_vocabulary_that_the_corpus_cannot_fill_is_refused_with_both_numbers(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    line = refusal(
+        capsys, "--set", "tokenizer.vocab_size=15000", "--set", "data.world_documents=50", "--set", "model.size=tiny"
+    )
+    assert "tokenizer.vocab_size (15000) must not exceed what the corpus supports" in line
+
+
+def test_rows_longer_than_the_positions_are_refused_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = refusal(capsys, "--set", "data.sequence_length=1000")
+    assert "data.sequence_length (1000) must not exceed the model's positions (512)" in line
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_single_document_cannot_serve_next_sentence_prediction(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "one.txt").write_text(PARAGRAPH * 50, encoding="utf-8")
+    assert "documents" in refusal(capsys, "--set", "data.corpus=one.txt", "--set", "model.size=tiny")
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "thesis.txt").write_text("mine", encoding="utf-8")
+    assert "holds other files" in refusal(capsys, "--set", "output.folder=notes")
+    assert [path.name for path in (tmp_path / "notes").iterdir()] == ["thesis.txt"]
+
+
+def test_the_printed_recipe_is_a_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pretrain", "--print-recipe"]) == 0
+    (tmp_path / "printed.yaml").write_text(capsys.readouterr().out, encoding="utf-8")
+    assert main(["pretrain", "printed.yaml", "--print-recipe"]) == 0

@@ -1,0 +1,146 @@
+"""Whole runs, small: resumed ones against uninterrupted ones, two processes against one."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from hf_minilm.data.world import World
+
+SMALL = {
+    "data.sequence_length": "64",
+    "model.preset": "bert",  # dropout and biases, so that every source of randomness takes part
+    "model.size": "tiny",
+    "training.batch_rows": "6",
+    "training.log_every": "1",
+    "training.budget": "8steps",
+    "training.save_every": "2steps",
+    "evaluation.every": "4steps",
+    "evaluation.rows": "8",
+}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for run folders, with the corpus that they train on."""
+    folder = tmp_path_factory.mktemp("runs")
+    lines = [json.dumps({"text": document.text}) for document in World(("es", "en")).documents(150)]
+    (folder / "stories.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+def command(folder: Path, *, module: bool = False, **settings: str) -> list[str]:
+    merged = {**SMALL, **{name.replace("__", "."): value for name, value in settings.items()}}
+    places = {"data.corpus": str(folder.parent / "stories.jsonl"), "output.folder": str(folder)}
+    sets = [f"--set={name}={value}" for name, value in {**merged, **places}.items()]
+    entry = ["-m", "hf_minilm.cli.main"] if module else [sys.executable, "-m", "hf_minilm.cli.main"]
+    return [*entry, "pretrain", *sets]
+
+
+def environment(cache: Path) -> dict[str, str]:
+    return {**os.environ, "HF_MINILM_CACHE": str(cache), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def run(words: list[str], cache: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        words, env=environment(cache), capture_output=True, text=True, timeout=240, stdin=subprocess.DEVNULL
+    )
+
+
+def weights(folder: Path) -> str:
+    return hashlib.sha256((folder / "model" / "model.safetensors").read_bytes()).hexdigest()
+
+
+def losses(folder: Path) -> list[float]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [line["total_loss"] for line in lines if "total_loss" in line]
+
+
+@pytest.fixture(scope="module")
+def whole(runs: Path, cache: Path) -> Path:
+    folder = runs / "whole"
+    finished = run(command(folder), cache)
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    return folder
+
+
+def test_a_killed_run_goes_on_to_the_bits_of_an_uninterrupted_one(whole: Path, runs: Path, cache: Path) -> None:
+    folder = runs / "killed"
+    process = subprocess.Popen(
+        command(folder), env=environment(cache), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 200
+    while not (folder / "checkpoints" / "checkpoint-4").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (folder / "model").exists(), "the run ended before it could be killed"
+    resumed = run(command(folder), cache)
+    assert resumed.returncode == 0, resumed.stderr[-2000:]
+    assert "resuming after step" in resumed.stderr
+    assert weights(folder) == weights(whole)
+    assert losses(folder) == losses(whole)
+
+
+def test_a_stopped_run_is_saved_and_says_which_signal_it_was(whole: Path, runs: Path, cache: Path) -> None:
+    folder = runs / "stopped"
+    process = subprocess.Popen(
+        command(folder), env=environment(cache), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    deadline = time.monotonic() + 200
+    while not (folder / "checkpoints" / "checkpoint-2").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "the same command goes on" in output
+    assert run(command(folder), cache).returncode == 0
+    assert weights(folder) == weights(whole)
+
+
+def test_two_processes_give_the_losses_of_one(runs: Path, cache: Path) -> None:
+    # Dropout is drawn by process, so it is off: all else must be the same up to rounding.
+    still = {"model__overrides.hidden_dropout": "0.0", "model__overrides.attention_dropout": "0.0"}
+    one, two = runs / "one", runs / "two"
+    assert run(command(one, **still, training__micro_batch_rows="2"), cache).returncode == 0
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    launched = run([*launcher, *command(two, module=True, **still, training__processes="2")], cache)
+    assert launched.returncode == 0, launched.stderr[-3000:]
+    assert losses(two) == pytest.approx(losses(one), rel=1e-5)
+    first, second = (load_file(folder / "model" / "model.safetensors") for folder in (one, two))
+    for name, tensor in first.items():
+        assert second[name].sub(tensor).abs().max() < 2e-4, name
+
+
+def test_a_number_of_processes_that_is_not_the_one_asked_for_stops_at_once(runs: Path, cache: Path) -> None:
+    stopped = run(command(runs / "alone", training__processes="2"), cache)
+    assert stopped.returncode == 2
+    assert "number of processes (1) must equal training.processes (2)" in stopped.stderr
+    assert "torchrun --standalone --nproc_per_node 2" in stopped.stderr
+
+
+def test_a_finished_run_is_not_trained_again(whole: Path, cache: Path) -> None:
+    before = weights(whole)
+    again = run(command(whole), cache)
+    assert again.returncode == 0
+    assert "finished before" in again.stdout
+    assert weights(whole) == before
+
+
+def test_a_folder_of_another_run_is_left_alone(whole: Path, cache: Path) -> None:
+    refused = run(command(whole, training__seed="7"), cache)
+    assert refused.returncode == 2
+    assert refused.stderr.strip().splitlines()[-1].startswith("hf-minilm: output.folder")
+    assert "training.seed: 0 -> 7" in refused.stderr
