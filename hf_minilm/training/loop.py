@@ -14,8 +14,9 @@ from accelerate import Accelerator
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from ..data.objectives import IGNORED, Batch, Objective
+from ..data.objectives import Batch, Objective
 from ..data.order import RowKey, RowOrder, share
+from ..data.sequences import IGNORED
 from .checkpoint import TrainingState
 from .metrics import MetricsLog
 from .optimizer import set_learning_rate
@@ -156,9 +157,7 @@ def own_batches(training: Training, rows: list[RowKey], step: int) -> list[Batch
 def set_rate(training: Training, state: TrainingState) -> float:
     """Set the learning rate of the step about to be made; a function of the global step, not of the processes."""
     settings = training.recipe.optimizer
-    done = progress(
-        training.recipe.training.budget, state.step + 0.5, tokens=state.tokens, seconds=state.seconds
-    )
+    done = progress(training.recipe.training.budget, state.step + 0.5, tokens=state.tokens, seconds=state.seconds)
     factor = learning_rate_factor(
         settings.schedule,
         done,

@@ -3,13 +3,14 @@
 import shutil
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..data.corpus import Corpus
+from ..data.corpus import Corpus, Split
 from ..data.objectives import CausalObjective, MaskedObjective, Objective
 from ..data.store import TokenStore, build_store
 from ..data.tokenizer import load_tokenizer, special_tokens, train_tokenizer
@@ -58,9 +59,10 @@ def prepare_data(recipe: Recipe, folder: Path, *, quiet: bool) -> Data:
     tokenizer = _tokenizer(recipe, corpus, folder / "tokenizer", quiet=quiet)
     cache = None if recipe.data.cache_folder is None else Path(recipe.data.cache_folder)
     objectives = []
-    for split in ("train", "validation"):
+    splits: tuple[Split, ...] = ("train", "validation")
+    for split in splits:
         store = build_store(
-            lambda split=split: corpus.documents(split),
+            partial(corpus.documents, split),
             tokenizer,
             cache_folder=cache,
             key=f"{corpus.fingerprint()} {split}",

@@ -1,13 +1,14 @@
 """A whole run: from a recipe to a trained model and a report, started fresh or gone on with."""
 
 import json
-import os
 import shutil
 import sys
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+from accelerate import Accelerator
+from numpy.typing import NDArray
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -93,14 +94,16 @@ def claim_folder(recipe: Recipe, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     writing = folder / f".{RECIPE_FILE}"
     writing.write_text(describe_recipe(recipe), encoding="utf-8")
-    os.replace(writing, path)
+    writing.replace(path)
 
 
 def _finished_line(folder: Path) -> str:
     return f"\nThis run was finished before. To train anew, choose another output.folder or delete {folder}.\n"
 
 
-def _prepare_training(recipe: Recipe, data: Data, folder: Path, accelerator) -> tuple[Training, TrainingState]:  # type: ignore[no-untyped-def]
+def _prepare_training(
+    recipe: Recipe, data: Data, folder: Path, accelerator: Accelerator
+) -> tuple[Training, TrainingState]:
     checkpoints = folder / "checkpoints"
     newest = newest_valid_checkpoint(checkpoints)
     state = TrainingState(step=0, tokens=0, seconds=0.0, recipe=recipe_to_dict(recipe))
@@ -114,16 +117,16 @@ def _prepare_training(recipe: Recipe, data: Data, folder: Path, accelerator) -> 
         load_optimizer_state(newest, optimizer)
     if accelerator.is_main_process:
         where = "from the start" if newest is None else f"resuming after step {state.step}"
-        _announce(model, data, recipe, f"{where}, {accelerator.mixed_precision}, {accelerator.num_processes} process")
+        _announce(
+            model, data, recipe, f"{where}, {accelerator.mixed_precision}, processes: {accelerator.num_processes}"
+        )
     wrapped, prepared = accelerator.prepare(model, optimizer)
     if recipe.output.trackers:
         accelerator.init_trackers("hf_minilm", config={"recipe": json.dumps(recipe_to_dict(recipe))})
     sizes = token_bytes(data.tokenizer)
-    best: dict[str, float] = dict(state.losses)
 
     def evaluate() -> dict[str, float]:
         figures = measure(model, data, recipe, sizes, max_rows=recipe.evaluation.rows)
-        best["held_out_loss"] = figures.nats_per_token
         named = {"held_out_loss": figures.nats_per_token, "bits_per_byte": figures.bits_per_byte}
         named["next_sentence_accuracy"] = figures.next_sentence_accuracy
         return {name: value for name, value in named.items() if value is not None}
@@ -150,7 +153,9 @@ def _announce(model: PreTrainedModel, data: Data, recipe: Recipe, where: str) ->
     )
 
 
-def measure(model: PreTrainedModel, data: Data, recipe: Recipe, sizes, *, max_rows: int | None) -> HeldOut:  # type: ignore[no-untyped-def]
+def measure(
+    model: PreTrainedModel, data: Data, recipe: Recipe, sizes: NDArray[np.int64], *, max_rows: int | None
+) -> HeldOut:
     """Measure the loss on held-out rows, in float32 whatever the run's precision."""
     batches = data.held_out.evaluation_batches(recipe.training.batch_rows)
     return held_out(model, batches, token_bytes=sizes, max_rows=max_rows)
@@ -174,7 +179,7 @@ def _finish(training: Training, data: Data, state: TrainingState, folder: Path) 
     text = report.to_text()
     writing = folder / f".{REPORT_FILE}"
     writing.write_text(text, encoding="utf-8")
-    os.replace(writing, folder / REPORT_FILE)
+    writing.replace(folder / REPORT_FILE)
     return text
 
 

@@ -80,7 +80,6 @@ class DataSettings:
     validation_share: float = _setting(0.05, "Share of the documents held out, in (0, 0.5].", above=0.0, most=0.5)
     sequence_length: int = _setting(128, "Tokens in a row; rows are packed with several sequences.", least=8)
     cache_folder: str | None = _setting(None, "Where tokenised corpora are kept; null is the user's cache folder.")
-    processes: int = _setting(0, "Processes that tokenise; 0 is one a core.", least=0)
 
 
 @dataclass(frozen=True)
@@ -184,10 +183,11 @@ class Recipe:
         self.validate()
 
     @property
-    def tokenizer_kind(self) -> str:
+    def tokenizer_kind(self) -> Literal["wordpiece", "bytelevel_bpe", "unigram"]:
         """The tokenizer's kind with auto resolved."""
-        automatic = "wordpiece" if self.objective.name == "masked" else "bytelevel_bpe"
-        return automatic if self.tokenizer.kind == "auto" else self.tokenizer.kind
+        if self.tokenizer.kind != "auto":
+            return self.tokenizer.kind
+        return "wordpiece" if self.objective.name == "masked" else "bytelevel_bpe"
 
     @property
     def next_sentence(self) -> bool:
