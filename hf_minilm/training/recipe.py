@@ -45,7 +45,7 @@ class ModelSettings:
     """What is built."""
 
     preset: Literal["modern", "bert", "gpt2"] = _setting("modern", "Architecture.")
-    size: Literal["tiny", "mini", "small", "base"] = _setting("mini", "Layers, width and heads.")
+    size: Literal["tiny", "mini", "small", "base"] = _setting("tiny", "Layers, width and heads.")
     overrides: dict[str, Any] = _setting({}, "Fields of MiniLMConfig that replace those of preset and size.")
 
 
@@ -104,7 +104,7 @@ class OptimizerSettings:
     """How a gradient becomes a step."""
 
     name: Literal["adamw"] = _setting("adamw", "Optimizer.")
-    learning_rate: float = _setting(1e-3, "Peak of the learning rate.", above=0.0)
+    learning_rate: float = _setting(2e-3, "Peak of the learning rate.", above=0.0)
     betas: tuple[float, float] = _setting((0.9, 0.98), "Decay of the two moments, each in [0, 1).", least=0.0, most=1.0)
     epsilon: float = _setting(1e-8, "Added to the root of the second moment.", above=0.0)
     weight_decay: float = _setting(0.01, "Decoupled decay; not for norms, biases and embeddings.", least=0.0)
@@ -122,10 +122,10 @@ class TrainingSettings:
     """How long, how wide and how exactly."""
 
     budget: Budget = _setting(
-        Budget("seconds", 180),
+        Budget("seconds", 220),
         f"When to stop: {BUDGET_EXAMPLES}; a bare number counts steps. Tokens are those of rows.",
     )
-    batch_rows: int = _setting(32, "Rows a step, over all processes together.", least=1)
+    batch_rows: int = _setting(16, "Rows a step, over all processes together.", least=1)
     micro_batch_rows: int | None = _setting(
         None, "Most rows a process puts through the model at once; null is its whole share of the step.", least=1
     )
@@ -137,7 +137,7 @@ class TrainingSettings:
     save_every: Budget | Literal["never"] = _setting(
         Budget("seconds", 120), "Between two checkpoints, as 5min or 1000steps; never leaves the last one only."
     )
-    keep_last: int = _setting(2, "Newest checkpoints to keep; the best one stays too.", least=1)
+    keep_last: int = _setting(2, "Newest checkpoints to keep.", least=1)
     processes: int | None = _setting(
         None, "Processes the run must have, or it stops at once; null takes what the launcher gives.", least=1
     )

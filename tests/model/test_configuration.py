@@ -82,7 +82,7 @@ def test_a_configuration_comes_back_equal_from_its_file(tmp_path, preset, size):
 
 def test_overrides_win_over_the_preset_and_the_size():
     config = MiniLMConfig.preset("bert", "tiny", hidden_size=64, norm_placement="pre")
-    assert (config.hidden_size, config.norm_placement, config.num_hidden_layers) == (64, "pre", 2)
+    assert (config.hidden_size, config.norm_placement, config.num_hidden_layers) == (64, "pre", 4)
 
 
 @pytest.mark.parametrize(

@@ -38,8 +38,8 @@ def test_an_empty_recipe_is_the_main_job() -> None:
         "masked",
         True,
     )
-    assert (recipe.model.preset, recipe.model.size) == ("modern", "mini")
-    assert recipe.training.budget == Budget("seconds", 180)
+    assert (recipe.model.preset, recipe.model.size) == ("modern", "tiny")
+    assert recipe.training.budget == Budget("seconds", 220)
     assert recipe.output_folder == Path("runs/world")
     assert recipe.tokenizer_kind == "wordpiece"
 
@@ -54,7 +54,7 @@ def test_a_file_holds_only_what_differs_and_overrides_win_over_it(tmp_path: Path
     path.write_text("training:\n  seed: 3\n  budget: 90s\noptimizer:\n")
     recipe = load_recipe(path, ["training.seed=4", "training.seed=5", "output.folder=somewhere/else"])
     assert difference(Recipe(), recipe) == [
-        "training.budget: 3min -> 1min30s",
+        "training.budget: 3min40s -> 1min30s",
         "training.seed: 0 -> 5",
         "output.folder: auto -> somewhere/else",
     ]
@@ -145,8 +145,8 @@ def test_a_value_of_the_wrong_type_names_the_field_the_value_and_what_is_expecte
         (["optimizer.betas=[-0.1, 0.5]"], "optimizer.betas (-0.1) must be at least 0"),
         (["optimizer.schedule=wsd", "optimizer.decay_share=0.99"], "(1.04) must be at most 1"),
         (["objective.mask_share=0.95"], "objective.mask_share + objective.random_share (1.05) must be at most 1"),
-        (["training.micro_batch_rows=33"], "training.micro_batch_rows (33) must be at most training.batch_rows (32)"),
-        (["training.processes=64"], "training.processes (64) must be at most training.batch_rows (32)"),
+        (["training.micro_batch_rows=33"], "training.micro_batch_rows (33) must be at most training.batch_rows (16)"),
+        (["training.processes=64"], "training.processes (64) must be at most training.batch_rows (16)"),
         (["tokenizer.kind=bytelevel_bpe"], "tokenizer.kind (bytelevel_bpe) must have a [MASK] token"),
         (["data.corpus=[]"], "data.corpus ('') must name at least one source"),
         (["data.languages=[]"], "data.languages ([]) must name at least one of es, en"),
