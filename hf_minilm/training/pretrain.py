@@ -20,6 +20,7 @@ from ..evaluation.samples import fill_masks, generate_texts, held_out_sentences,
 from ..evaluation.world_floor import MaskedFloor, causal_floor, masked_floor
 from .checkpoint import (
     TrainingState,
+    list_checkpoints,
     load_training_state,
     newest_valid_checkpoint,
     remove_leftovers,
@@ -60,8 +61,10 @@ def pretrain(recipe: Recipe) -> str:
         check_processes(accelerator.num_processes, recipe.training.processes, what="training.processes")
     with ExitStack() as stack:
         if accelerator.is_main_process:
-            claim_folder(recipe, folder)
+            refuse_foreign_folder(folder)
+            folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(RunLock(folder))
+            claim_folder(recipe, folder)
             if (folder / REPORT_FILE).exists() and accelerator.num_processes == 1:
                 return (folder / REPORT_FILE).read_text(encoding="utf-8") + _finished_line(folder)
             remove_leftovers(folder / "checkpoints")
@@ -74,14 +77,23 @@ def pretrain(recipe: Recipe) -> str:
         return _finish(training, data, state, folder) if accelerator.is_main_process else ""
 
 
+def refuse_foreign_folder(folder: Path) -> None:
+    """Raise ValueError for a folder that holds files but no run."""
+    if not (folder / RECIPE_FILE).exists() and folder.is_dir() and any(e.name != "run.lock" for e in folder.iterdir()):
+        raise ValueError(f"output.folder ({folder}) must be new, and holds other files; choose another folder.")
+
+
 def claim_folder(recipe: Recipe, folder: Path) -> None:
-    """Write the recipe into a new run's folder, or see that the folder's run has the same one.
+    """Write the recipe into a run's folder, or see that the folder's run has the same one.
+
+    A run that has saved nothing yet, as one that stopped at a bad byte of its corpus, gives way to the new recipe.
+    Call it while holding the folder's lock.
 
     Raises:
-        ValueError: If the folder holds another run, or files of something else.
+        ValueError: If the folder holds another run.
     """
     path = folder / RECIPE_FILE
-    if path.exists():
+    if path.exists() and (list_checkpoints(folder / "checkpoints") or (folder / REPORT_FILE).exists()):
         changed = difference(load_recipe(path), recipe)
         if changed:
             raise ValueError(
@@ -89,9 +101,7 @@ def claim_folder(recipe: Recipe, folder: Path) -> None:
                 "choose another with --set output.folder=PATH, or delete it."
             )
         return
-    if folder.is_dir() and any(entry.name != "run.lock" for entry in folder.iterdir()):
-        raise ValueError(f"output.folder ({folder}) must be new, and holds other files; choose another folder.")
-    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder / "tokenizer", ignore_errors=True)
     writing = folder / f".{RECIPE_FILE}"
     writing.write_text(describe_recipe(recipe), encoding="utf-8")
     writing.replace(path)

@@ -45,6 +45,16 @@ def test_a_byte_that_is_not_utf8_is_named_with_its_offset_and_the_way_on(
     assert "--set data.encoding_errors=replace" in line
 
 
+def test_the_way_on_after_a_bad_byte_works_in_the_same_folder(tmp_path: Path) -> None:
+    text = "\n\n".join([PARAGRAPH] * 8).encode() + b"\n\nhola se\xf1or, buenas. Adi\xf3s."
+    (tmp_path / "latin.txt").write_bytes(text)
+    small = ["data.corpus=latin.txt", "model.size=tiny", "objective.next_sentence=false", "training.budget=1steps"]
+    words = ["pretrain", *(f"--set={setting}" for setting in small)]
+    assert main(words) == 2
+    assert main([*words, "--set=data.encoding_errors=replace"]) == 0
+    assert (tmp_path / "runs" / "latin" / "model" / "model.safetensors").exists()
+
+
 def test_a_misspelt_key_is_answered_with_the_nearest_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "recipe.yaml").write_text("training:\n  bugdet: 5steps\n", encoding="utf-8")
     line = refusal(capsys, "recipe.yaml")
