@@ -115,8 +115,12 @@ class HubDataset:
         """The address and the commit that its documents are read from.
 
         Raises:
-            OSError: the Hub cannot be reached or does not have the data set.
+            OSError: the Hub cannot be reached or does not have the data set, or a folder here has its name.
         """
+        if Path(self._name).is_dir():  # datasets would read it in the Hub's place, under the name of the Hub's commit
+            raise FileExistsError(
+                f"hub source ({self.address}) must not have the name of a folder here; start in another folder."
+            )
         if self._revision is None:
             from huggingface_hub import HfApi
 
@@ -130,7 +134,7 @@ class HubDataset:
         """Streams the documents.
 
         Raises:
-            OSError: the Hub cannot be reached or does not have the data set.
+            OSError: the Hub cannot be reached or does not have the data set, or a folder here has its name.
             ValueError: a row has neither `text` nor `paragraphs`.
         """
         for number, row in enumerate(self._rows()):
