@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from .document import Document
-from .documentation import documentation_documents, documentation_versions
+from .documentation import documentation_versions, installed_documentation
 from .readers import SUFFIXES, HubDataset, read_file, suffix_of
 from .world import World
 
@@ -199,7 +199,7 @@ class Corpus:
             return read_file(part.path, encoding_errors=self._encoding_errors)
         if isinstance(part, HubDataset):
             return part.documents(encoding_errors=self._encoding_errors)
-        return documentation_documents() if part == "builtin:docs" else iter(())
+        return iter(installed_documentation() if part == "builtin:docs" else ())
 
     def _part_of_single(self, documents: list[Document], split: Split) -> Document:
         if not documents:

@@ -13,6 +13,7 @@ import re
 import sysconfig
 import warnings
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 from .document import Document
@@ -72,6 +73,12 @@ def documentation_documents(folders: Mapping[str, Path] | None = None) -> Iterat
             seen.update(paragraphs)
             if paragraphs:
                 yield Document(paragraphs, f"docs:{name}/{path.relative_to(folder).as_posix()}")
+
+
+@cache
+def installed_documentation() -> tuple[Document, ...]:
+    """Reads `documentation_documents` of what is installed, once a process: parsing takes half a minute."""
+    return tuple(documentation_documents())
 
 
 def documentation_versions() -> str:

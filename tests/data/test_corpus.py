@@ -213,7 +213,7 @@ def test_the_world_and_a_file_are_both_divided_and_there_is_no_world_to_compare_
 
 def test_the_documentation_is_divided_like_files(monkeypatch: pytest.MonkeyPatch) -> None:
     documents = [Document(("A.",), "docs:a"), Document(("B.",), "docs:b")]
-    monkeypatch.setattr(corpus_module, "documentation_documents", lambda: iter(documents))
+    monkeypatch.setattr(corpus_module, "installed_documentation", lambda: tuple(documents))
     assert paragraphs(Corpus(["builtin:docs"])) == [("A.",), ("B.",)]
 
 
