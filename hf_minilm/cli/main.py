@@ -1,6 +1,7 @@
 """The command `hf-minilm`: one subcommand a task; a user's mistake is one line and exit code 2."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -16,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The words after the command's name; None: those of the command line.
 
     Returns:
-        The exit code: 0, or 2 for a mistake that one line explains.
+        The exit code: 0, 2 for a mistake that one line explains, or 130 after Ctrl-C.
     """
     parser = argparse.ArgumentParser(prog="hf-minilm", description="Small language models of your own.")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -25,9 +26,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parser.parse_args(arguments)
     try:
         return SUBCOMMANDS[parsed.command].run(parsed)
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
         print(f"hf-minilm: {_one_line(error)}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(
+            "hf-minilm: interrupted; the same command starts again, or goes on from the last checkpoint",
+            file=sys.stderr,
+        )
+        return 128 + signal.SIGINT
 
 
 def _one_line(error: Exception) -> str:

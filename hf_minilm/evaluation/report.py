@@ -39,6 +39,21 @@ class RunFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class BetterCheckpoint:
+    """A checkpoint that predicts held-out text better than the run's last step does.
+
+    Attributes:
+        folder: Where it lies.
+        held_out_loss: In nats per predicted token.
+        last_held_out_loss: That of the last step on the same rows.
+    """
+
+    folder: str
+    held_out_loss: float
+    last_held_out_loss: float
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """Everything measured at the end of a run.
 
@@ -52,6 +67,7 @@ class Report:
         texts: Continued texts, for causal models.
         model_folder: Where the model lies.
         is_causal: Whether the model is used by generating text, not by filling masks.
+        better: An earlier checkpoint with a lower held-out loss, None where the last one is the best.
     """
 
     facts: RunFacts
@@ -62,6 +78,7 @@ class Report:
     probes: tuple[PairAccuracy, ...] = ()
     filled: tuple[FilledMask, ...] = ()
     texts: tuple[GeneratedText, ...] = ()
+    better: BetterCheckpoint | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return all figures as dictionaries, lists, strings and numbers, ready for `json.dump`."""
@@ -185,6 +202,11 @@ def _usage_lines(report: Report) -> Iterator[str]:
     else:
         task, example = "fill-mask", report.filled[0].text if report.filled else "[MASK]"
     yield f"The model lies in {report.model_folder}"
+    if report.better is not None:
+        yield from _wrapped(
+            f"an earlier state predicts held-out text better ({report.better.held_out_loss:.2f} nats against "
+            f"{report.better.last_held_out_loss:.2f} on the same rows): {report.better.folder}"
+        )
     yield "  import hf_minilm  # registers the architecture with transformers"
     yield "  from transformers import pipeline"
     yield f'  model = pipeline("{task}", model={_quoted(report.model_folder)})'

@@ -24,7 +24,7 @@ def start_accelerator(precision: str, *, trackers: tuple[str, ...], folder: str)
         folder: Where trackers write.
 
     Raises:
-        RuntimeError: If the number of processes is not what the launcher asked for, with the line that works.
+        ValueError: If the number of processes is not what the launcher asked for, with the line that works.
     """
     asked = int(os.environ.get("WORLD_SIZE", "1"))
     accelerator = Accelerator(
@@ -42,11 +42,24 @@ def check_processes(running: int, asked: int, *, what: str) -> None:
     """Compare the number of processes that run with the number that was asked for.
 
     Raises:
-        RuntimeError: If they differ; each process would train alone and overwrite the others' files.
+        ValueError: If they differ; each process would train alone and overwrite the others' files.
     """
     if running != asked:
         line = LAUNCH_LINE.format(processes=asked)
-        raise RuntimeError(f"number of processes ({running}) must equal {what} ({asked}); start with: {line}")
+        raise ValueError(f"number of processes ({running}) must equal {what} ({asked}); start with: {line}")
+
+
+def check_rows(batch_rows: int, *, num_processes: int) -> None:
+    """Make sure that every process has a row of every step.
+
+    Raises:
+        ValueError: If there are more processes than rows.
+    """
+    if num_processes > batch_rows:
+        raise ValueError(
+            f"training.batch_rows ({batch_rows}) must be at least the number of processes ({num_processes}); "
+            "raise it, or start fewer processes."
+        )
 
 
 def resolve_precision(precision: str) -> str:

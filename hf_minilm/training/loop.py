@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -24,7 +25,7 @@ from .recipe import Recipe
 from .schedule import Budget, finished, learning_rate_factor, progress
 
 
-class NonFiniteError(RuntimeError):
+class NonFiniteError(FloatingPointError):
     """A loss or gradient was NaN or infinite; the weights are those before the step."""
 
 
@@ -51,7 +52,7 @@ class Training:
         optimizer: Likewise.
         objective: Rows into batches.
         metrics: Where the main process logs; None in the others.
-        evaluate: Measures the held-out loss on the main process, in nats.
+        evaluate: Measures the model on held-out text, on the main process; `held_out_loss` in nats.
         save: Writes a checkpoint of a state on the main process.
     """
 
@@ -96,10 +97,8 @@ def train(training: Training, state: TrainingState) -> TrainingState:
             agreed = agree(training.accelerator, batches, seconds=state.seconds, signal_number=received.number)
             state = replace(state, seconds=agreed.seconds)
             done = finished(settings.budget, state.step, tokens=state.tokens, seconds=state.seconds)
-            if (evaluations.due(state) or done) and state.step and training.accelerator.is_main_process:
-                report_held_out(training, state)
-            if (saves.due(state) or done or agreed.signal_number) and state.step:
-                training.save(state)
+            if state.step:
+                state = evaluate_and_save(training, state, evaluations, saves, agreed=agreed, done=done)
             if done:
                 return state
             if agreed.signal_number:
@@ -243,14 +242,48 @@ def _loss_names(parts: dict[str, float]) -> dict[str, float]:
     return named | ({"next_sentence_loss": parts["next_sentence"]} if "next_sentence" in parts else {})
 
 
-def report_held_out(training: Training, state: TrainingState) -> None:
-    """Measure and log the held-out loss, unless this step's is logged already."""
-    metrics = training.metrics
-    if metrics is None or any(line["step"] == state.step and "held_out_loss" in line for line in metrics.lines):
-        return
+def evaluate_and_save(
+    training: Training,
+    state: TrainingState,
+    evaluations: "Interval",
+    saves: "Interval",
+    *,
+    agreed: Agreed,
+    done: bool,
+) -> TrainingState:
+    """Do what is due after a step. What is saved is measured too, so that the best is known, unless a signal hurries.
+
+    Returns:
+        The state, with the best checkpoint so far.
+    """
+    saving = saves.due(state) or done
+    if evaluations.due(state) or done or (saving and evaluations.every is not None):
+        held_out_loss = report_held_out(training, state)
+        if saving:
+            state = with_best(state, held_out_loss)
+    if saving or agreed.signal_number:
+        training.save(state)
+    return state
+
+
+def report_held_out(training: Training, state: TrainingState) -> float | None:
+    """Measure and log the held-out loss, unless this step's is logged already; None but on the main process."""
+    if training.metrics is None:
+        return None
+    for line in training.metrics.lines:
+        if line["step"] == state.step and "held_out_loss" in line:
+            return line["held_out_loss"]
     figures = training.evaluate()
-    metrics.write({"step": state.step, "tokens": state.tokens, "seconds": round(state.seconds, 3), **figures})
+    training.metrics.write({"step": state.step, "tokens": state.tokens, "seconds": round(state.seconds, 3), **figures})
     training.accelerator.log(figures, step=state.step)
+    return figures["held_out_loss"]
+
+
+def with_best(state: TrainingState, held_out_loss: float | None) -> TrainingState:
+    """Note in a state that is about to be saved whether its held-out loss is the lowest of all that were saved."""
+    if held_out_loss is None or held_out_loss >= state.losses.get("best_held_out_loss", float("inf")):
+        return state
+    return replace(state, losses={"best_held_out_loss": held_out_loss, "best_step": state.step})
 
 
 class Interval:
@@ -297,7 +330,7 @@ def stop_signals() -> Iterator[ReceivedSignal]:
 
 
 class ProgressBar:
-    """The budget as a bar, with the loss and the tokens a second."""
+    """The share of the budget that is done as a bar, with the time left, the losses and the tokens a second."""
 
     def __init__(self, bar: "tqdm[Any]", budget: Budget, state: TrainingState) -> None:
         self.bar, self.budget = bar, budget
@@ -306,9 +339,8 @@ class ProgressBar:
 
     def advance(self, state: TrainingState) -> None:
         """Move to where the run stands."""
-        done = progress(self.budget, state.step, tokens=state.tokens, seconds=state.seconds) * self.budget.value
         self.speed = round((state.tokens - self.start_tokens) / max(time.monotonic() - self.start, 1e-9), 1)
-        self.bar.update(round(done, 1) - self.bar.n)
+        self.bar.update(_share_done(self.budget, state) - self.bar.n)
 
     def show(self, losses: dict[str, float]) -> None:
         """Show the last losses."""
@@ -318,8 +350,18 @@ class ProgressBar:
 
 @contextlib.contextmanager
 def progress_bar(training: Training, state: TrainingState) -> Iterator[ProgressBar]:
-    """Show a bar on the main process's standard error, with the time left."""
+    """Show a bar on the main process's standard error: every second on a terminal, twice a minute in a log."""
     budget = training.recipe.training.budget
-    hidden = not training.accelerator.is_main_process
-    with tqdm(total=budget.value, unit=budget.kind.rstrip("s"), desc="training", disable=hidden, mininterval=1) as bar:
+    with tqdm(
+        total=1.0,
+        initial=_share_done(budget, state),
+        desc="training",
+        bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left{postfix}",
+        disable=not training.accelerator.is_main_process,
+        mininterval=1 if sys.stderr.isatty() else 30,
+    ) as bar:
         yield ProgressBar(bar, budget, state)
+
+
+def _share_done(budget: Budget, state: TrainingState) -> float:
+    return progress(budget, state.step, tokens=state.tokens, seconds=state.seconds)

@@ -15,19 +15,20 @@ from transformers.utils import logging as transformers_logging
 from ..data.tokenizer import token_bytes
 from ..evaluation.language_model import HeldOut, held_out
 from ..evaluation.minimal_pairs import minimal_pair_accuracy
-from ..evaluation.report import Report, RunFacts
+from ..evaluation.report import BetterCheckpoint, Report, RunFacts
 from ..evaluation.samples import fill_masks, generate_texts, held_out_sentences, lecture_sentences
 from ..evaluation.world_floor import MaskedFloor, causal_floor, masked_floor
 from .checkpoint import (
     TrainingState,
+    checkpoint_path,
     list_checkpoints,
     load_training_state,
     newest_valid_checkpoint,
     remove_leftovers,
     save_training_checkpoint,
 )
-from .launch import check_processes, resolve_precision, start_accelerator
-from .loop import Training, train
+from .launch import check_processes, check_rows, resolve_precision, start_accelerator
+from .loop import Training, report_held_out, train
 from .metrics import MetricsLog, draw_loss_curve
 from .optimizer import build_optimizer, load_optimizer_state
 from .preparation import Data, build_config, build_model, model_class, open_corpus, prepare_data
@@ -59,6 +60,7 @@ def pretrain(recipe: Recipe) -> str:
     accelerator = start_accelerator(precision, trackers=recipe.output.trackers, folder=str(folder))
     if recipe.training.processes is not None:
         check_processes(accelerator.num_processes, recipe.training.processes, what="training.processes")
+    check_rows(recipe.training.batch_rows, num_processes=accelerator.num_processes)
     with ExitStack() as stack:
         if accelerator.is_main_process:
             refuse_foreign_folder(folder)
@@ -143,9 +145,14 @@ def _prepare_training(
 
     def save(now: TrainingState) -> None:
         if accelerator.is_main_process:
-            keep = recipe.training.keep_last
             save_training_checkpoint(
-                checkpoints, now, model=model, tokenizer=data.tokenizer, optimizer=optimizer, keep_last=keep
+                checkpoints,
+                now,
+                model=model,
+                tokenizer=data.tokenizer,
+                optimizer=optimizer,
+                keep_last=recipe.training.keep_last,
+                best_step=now.losses.get("best_step"),
             )
 
     metrics = MetricsLog(folder / "metrics.jsonl", step=state.step) if accelerator.is_main_process else None
@@ -212,8 +219,17 @@ def _report(training: Training, data: Data, state: TrainingState, model_folder: 
         floor=_floor(training, data, measured),
         model_folder=str(model_folder),
         is_causal=causal,
+        better=_better_checkpoint(training, state, model_folder.parent / "checkpoints"),
         **samples,  # type: ignore[arg-type]
     )
+
+
+def _better_checkpoint(training: Training, state: TrainingState, checkpoints: Path) -> BetterCheckpoint | None:
+    best_step = state.losses.get("best_step", state.step)
+    last = report_held_out(training, state)
+    if best_step == state.step or last is None:
+        return None
+    return BetterCheckpoint(str(checkpoint_path(checkpoints, best_step)), state.losses["best_held_out_loss"], last)
 
 
 def _facts(training: Training, data: Data, state: TrainingState) -> RunFacts:

@@ -49,13 +49,19 @@ def command(folder: Path, *, module: bool = False, **settings: str) -> list[str]
     return [*entry, "pretrain", *sets]
 
 
-def environment(cache: Path) -> dict[str, str]:
-    return {**os.environ, "HF_MINILM_CACHE": str(cache), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+def environment(cache: Path, *, cuda: bool = False) -> dict[str, str]:
+    devices = {} if cuda else {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    return {**os.environ, "HF_MINILM_CACHE": str(cache), "HF_HUB_OFFLINE": "1", **devices}
 
 
-def run(words: list[str], cache: Path) -> subprocess.CompletedProcess[str]:
+def run(words: list[str], cache: Path, *, cuda: bool = False) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        words, env=environment(cache), capture_output=True, text=True, timeout=240, stdin=subprocess.DEVNULL
+        words,
+        env=environment(cache, cuda=cuda),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        stdin=subprocess.DEVNULL,
     )
 
 
@@ -129,6 +135,63 @@ def test_a_number_of_processes_that_is_not_the_one_asked_for_stops_at_once(runs:
     assert stopped.returncode == 2
     assert "number of processes (1) must equal training.processes (2)" in stopped.stderr
     assert "torchrun --standalone --nproc_per_node 2" in stopped.stderr
+
+
+def test_more_processes_than_rows_are_refused(runs: Path, cache: Path) -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    refused = run([*launcher, *command(runs / "crowded", module=True, training__batch_rows="1")], cache)
+    assert refused.returncode != 0
+    assert "training.batch_rows (1) must be at least the number of processes (2)" in refused.stderr
+    assert "Traceback" not in refused.stderr.split("torch/distributed")[0]
+
+
+def test_the_checkpoint_with_the_lowest_held_out_loss_is_kept_and_reported(runs: Path, cache: Path) -> None:
+    # A rate that rises to the end, far too high: the first checkpoint is the best one.
+    folder = runs / "diverging"
+    rising = {"optimizer.learning_rate": "0.3", "optimizer.warmup_share": "1.0", "optimizer.gradient_clip": "0"}
+    finished = run(command(folder, **rising, training__keep_last="1"), cache)
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    held_out = {line["step"]: line["held_out_loss"] for line in lines if "held_out_loss" in line}
+    assert list(held_out) == [2, 4, 6, 8]
+    best = min(held_out, key=held_out.__getitem__)
+    assert best < 8
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {f"checkpoint-{best}", "checkpoint-8"}
+    assert str(folder / "checkpoints" / f"checkpoint-{best}") in finished.stdout
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_killed_run_on_a_gpu_goes_on_to_the_bits_of_an_uninterrupted_one(
+    runs: Path, cache: Path, precision: str
+) -> None:
+    settings = {"training__precision": precision, "training__budget": "40steps"}
+    whole, halved = runs / f"whole_{precision}", runs / f"halved_{precision}"
+    assert run(command(whole, **settings), cache, cuda=True).returncode == 0
+    assert "on cuda" in (whole / "report.txt").read_text(encoding="utf-8")
+    process = subprocess.Popen(
+        command(halved, **settings),
+        env=environment(cache, cuda=True),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 200
+    while not (halved / "checkpoints" / "checkpoint-4").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert run(command(halved, **settings), cache, cuda=True).returncode == 0
+    assert weights(halved) == weights(whole)
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_the_losses_of_a_cpu(runs: Path, cache: Path) -> None:
+    still = {"model__overrides.hidden_dropout": "0.0", "model__overrides.attention_dropout": "0.0"}
+    settings = {**still, "training__precision": "fp32"}
+    on_cpu, on_gpu = runs / "on_cpu", runs / "on_gpu"
+    assert run(command(on_cpu, **settings), cache).returncode == 0
+    assert run(command(on_gpu, **settings), cache, cuda=True).returncode == 0
+    assert losses(on_gpu) == pytest.approx(losses(on_cpu), rel=1e-4)
 
 
 def test_a_finished_run_is_not_trained_again(whole: Path, cache: Path) -> None:
