@@ -1,0 +1,60 @@
+"""What a GPU computes is what a CPU computes."""
+
+import pytest
+import torch
+
+from hf_minilm import MiniLMForCausalLM, MiniLMForPreTraining
+
+pytestmark = pytest.mark.gpu
+
+POSITIONS = torch.tensor([[*range(5), *range(8)], [*range(9), *range(4)]])
+"""Two packed rows of two sequences each."""
+
+
+def labels_of(model_class: type, input_ids: torch.Tensor) -> dict[str, torch.Tensor]:
+    if model_class is MiniLMForCausalLM:
+        return {"labels": input_ids}
+    starts = torch.where(POSITIONS == 0, torch.arange(13) % 2, -100)
+    return {"labels": torch.where(POSITIONS % 3 == 1, input_ids, -100), "next_sentence_label": starts}
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("model_class", [MiniLMForCausalLM, MiniLMForPreTraining])
+def test_loss_and_gradients_of_packed_rows_are_those_of_a_cpu(make_model, draw_tokens, model_class, attention):
+    input_ids = draw_tokens(2, 13)
+    batch = {"input_ids": input_ids, "position_ids": POSITIONS, **labels_of(model_class, input_ids)}
+    models = [make_model(model_class, attention=attention).train().to(device) for device in ("cpu", "cuda")]
+    losses = [model(**{name: tensor.to(model.device) for name, tensor in batch.items()}).loss for model in models]
+    torch.testing.assert_close(losses[1].cpu(), losses[0], atol=1e-5, rtol=1e-5)
+    for loss in losses:
+        loss.backward()
+    gradients = [{name: p.grad.cpu() for name, p in model.named_parameters()} for model in models]
+    for name, expected in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], expected, atol=5e-5, rtol=1e-3, msg=name)
+
+
+def test_bfloat16_autocast_stays_near_float32(make_model, draw_tokens):
+    model = make_model(MiniLMForPreTraining, attention="sdpa").train().cuda()
+    input_ids = draw_tokens(2, 13)
+    labels = {name: tensor.cuda() for name, tensor in labels_of(MiniLMForPreTraining, input_ids).items()}
+    batch = {"input_ids": input_ids.cuda(), "position_ids": POSITIONS.cuda(), **labels}
+    exact = model(**batch).loss
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        rounded = model(**batch).loss
+    assert rounded.dtype == torch.float32
+    torch.testing.assert_close(rounded, exact, atol=0.0, rtol=0.02)
+
+
+@torch.no_grad()
+def test_greedy_generation_is_that_of_a_cpu(make_model, draw_tokens):
+    prompt = draw_tokens(2, 5)
+    texts = []
+    for device in ("cpu", "cuda"):
+        model = make_model(MiniLMForCausalLM, attention="sdpa", bos_token_id=1, tie_word_embeddings=False).to(device)
+        tokens = prompt.to(device)
+        texts.append(
+            model.generate(
+                tokens, attention_mask=torch.ones_like(tokens), max_new_tokens=9, do_sample=False, pad_token_id=0
+            ).tolist()
+        )
+    assert texts[0] == texts[1]
