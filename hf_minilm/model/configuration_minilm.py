@@ -1,6 +1,7 @@
 """Configuration of the hf_minilm models: what is built, never how it is trained."""
 
 import difflib
+import math
 from typing import Any, ClassVar, Literal, cast
 
 from huggingface_hub.dataclasses import strict
@@ -47,6 +48,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "type_vocab_size": 2,
         "prediction_transform": True,
         "output_bias": True,
+        "initializer_range": 0.02,
         "scale_residual_initializer": False,
         "is_causal": False,
     },
@@ -66,6 +68,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "type_vocab_size": 0,
         "prediction_transform": False,
         "output_bias": False,
+        "initializer_range": 0.02,
         "scale_residual_initializer": True,
         "is_causal": True,
         "max_position_embeddings": 1024,
@@ -167,8 +170,9 @@ class MiniLMConfig(PreTrainedConfig):
     classifier_pooling: Literal["first", "mean", "last"] | None = None
     """What a sequence classifier reads; None: the first token, or the last one when attention is causal."""
 
-    initializer_range: float = 0.02
-    """Standard deviation of the initial weights."""
+    initializer_range: float | int | None = None
+    """Standard deviation of the initial weights; None: sqrt(2 / (5 x hidden_size)) (Nguyen and Salazar 2019,
+    arXiv:1910.05895, section 2.2), which is 0.023 at a width of 768 and 0.056 at 128."""
     scale_residual_initializer: bool = True
     """Divide it by sqrt(2 x layers) for projections that end in the residual sum (Radford et al. 2019, section 2.3)."""
     use_cache: bool = True
@@ -209,6 +213,8 @@ class MiniLMConfig(PreTrainedConfig):
         if self.intermediate_size is None:
             gated_width = -(-8 * self.hidden_size // (3 * 32)) * 32
             self.intermediate_size = gated_width if self.feed_forward == "gated" else 4 * self.hidden_size
+        if self.initializer_range is None:
+            self.initializer_range = math.sqrt(2 / (5 * max(self.hidden_size, 1)))
         kwargs["auto_map"] = {**AUTO_MAP, **(kwargs.get("auto_map") or {})}
         super().__post_init__(**kwargs)
         # The strict decorator checks again, but wraps what it finds in an error of two lines that is no ValueError.

@@ -66,8 +66,8 @@ class MiniLMPreTrainedModel(PreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, ResidualProjection) and self.config.scale_residual_initializer:
             # Each of the 2 x layers adds its own variance to the residual sum.
-            deviation = self.config.initializer_range / math.sqrt(2 * self.config.num_hidden_layers)
-            init.normal_(module.weight, mean=0.0, std=deviation)
+            shrunk = cast(float, self.config.initializer_range) / math.sqrt(2 * self.config.num_hidden_layers)
+            init.normal_(module.weight, mean=0.0, std=shrunk)
 
 
 class MiniLMModel(MiniLMPreTrainedModel):

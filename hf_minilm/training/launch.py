@@ -13,6 +13,7 @@ LAUNCH_LINE = "torchrun --standalone --nproc_per_node {processes} -m hf_minilm.c
 
 # Tokenising a corpus is done by one process while the others wait.
 _LONGEST_WAIT = timedelta(hours=2)
+_LONGEST_ROW_FOR_EAGER = 256
 
 
 def start_accelerator(precision: str, *, trackers: tuple[str, ...], folder: str) -> Accelerator:
@@ -69,6 +70,18 @@ def resolve_precision(precision: str) -> str:
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
     return "bf16" if torch.cpu._is_amx_tile_supported() else "fp32"
+
+
+def resolve_attention(attention: str, *, precision: str, row_length: int) -> str:
+    """Resolve `auto`: sdpa, but on a CPU in bf16 with short rows the written-out formula.
+
+    There the backward pass of sdpa takes up to nine times its forward pass, and a whole step of rows of 128 tokens 10
+    to 30 % more time than with the formula; see model_cards/LOG.md.
+    """
+    if attention != "auto":
+        return attention
+    on_cpu = not torch.cuda.is_available()
+    return "eager" if on_cpu and precision == "bf16" and row_length <= _LONGEST_ROW_FOR_EAGER else "sdpa"
 
 
 def end_process(code: int) -> None:

@@ -147,11 +147,11 @@ def build_config(recipe: Recipe, tokenizer: PreTrainedTokenizerBase | None = Non
     return config
 
 
-def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    """Build a model with initial weights that the seed decides."""
+def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, *, attention: str) -> PreTrainedModel:
+    """Build a model with initial weights that the seed decides, and with an attention kernel, by its name."""
     torch.manual_seed(recipe.training.seed)
     config = build_config(recipe, tokenizer)
-    return model_class(recipe)._from_config(config, attn_implementation=recipe.training.attention)
+    return model_class(recipe)._from_config(config, attn_implementation=attention)
 
 
 def model_class(recipe: Recipe) -> type[PreTrainedModel]:

@@ -27,7 +27,7 @@ from .checkpoint import (
     remove_leftovers,
     save_training_checkpoint,
 )
-from .launch import check_processes, check_rows, resolve_precision, start_accelerator
+from .launch import check_processes, check_rows, resolve_attention, resolve_precision, start_accelerator
 from .loop import Training, report_held_out, train
 from .metrics import MetricsLog, draw_loss_curve
 from .optimizer import build_optimizer, load_optimizer_state
@@ -119,19 +119,22 @@ def _prepare_training(
     checkpoints = folder / "checkpoints"
     newest = newest_valid_checkpoint(checkpoints)
     state = TrainingState(step=0, tokens=0, seconds=0.0, recipe=recipe_to_dict(recipe))
+    attention = resolve_attention(
+        recipe.training.attention, precision=accelerator.mixed_precision, row_length=recipe.data.sequence_length
+    )
     if newest is None:
-        model = build_model(recipe, data.tokenizer)
+        model = build_model(recipe, data.tokenizer, attention=attention)
     else:
         state = load_training_state(newest)
-        model = model_class(recipe).from_pretrained(newest, attn_implementation=recipe.training.attention)
+        model = model_class(recipe).from_pretrained(newest, attn_implementation=attention)
     optimizer = build_optimizer(model, recipe.optimizer)
     if newest is not None:
         load_optimizer_state(newest, optimizer)
     if accelerator.is_main_process:
         where = "from the start" if newest is None else f"resuming after step {state.step}"
-        _announce(
-            model, data, recipe, f"{where}, {accelerator.mixed_precision}, processes: {accelerator.num_processes}"
-        )
+        arithmetic = "bf16" if accelerator.mixed_precision == "bf16" else "fp32"
+        settings = f"{arithmetic}, {attention} attention, processes: {accelerator.num_processes}"
+        _announce(model, data, recipe, f"{where}; {settings}")
     wrapped, prepared = accelerator.prepare(model, optimizer)
     if recipe.output.trackers:
         accelerator.init_trackers("hf_minilm", config={"recipe": json.dumps(recipe_to_dict(recipe))})

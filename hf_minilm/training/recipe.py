@@ -141,7 +141,9 @@ class TrainingSettings:
     processes: int | None = _setting(
         None, "Processes the run must have, or it stops at once; null takes what the launcher gives.", least=1
     )
-    attention: Literal["sdpa", "eager"] = _setting("sdpa", "Attention kernel; eager is the written-out formula.")
+    attention: Literal["auto", "sdpa", "eager"] = _setting(
+        "auto", "Attention kernel; eager is the written-out formula, auto the one that trains faster here."
+    )
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,13 @@ def test_widths_left_open_are_derived():
     assert MiniLMConfig(hidden_size=96, num_attention_heads=6, feed_forward="plain").intermediate_size == 384
 
 
+def test_initial_weights_are_smaller_in_wider_models_and_as_published_in_the_classics():
+    derived = {width: MiniLMConfig(hidden_size=width).initializer_range for width in (128, 768)}
+    assert derived == {128: pytest.approx(0.0559017), 768: pytest.approx(0.0228218)}
+    assert [MiniLMConfig.preset(name, "tiny").initializer_range for name in ("bert", "gpt2")] == [0.02, 0.02]
+    assert MiniLMConfig(initializer_range=0.1).initializer_range == 0.1
+
+
 @pytest.mark.parametrize("preset", ["modern", "bert", "gpt2"])
 @pytest.mark.parametrize("size", configuration_minilm.SIZES)
 def test_a_configuration_comes_back_equal_from_its_file(tmp_path, preset, size):
