@@ -49,6 +49,23 @@ def predicted_positions(hidden_states: torch.Tensor, labels: torch.Tensor) -> tu
     return hidden_states.flatten(0, 1)[predicted], labels.flatten()[predicted]
 
 
+def kept_positions(hidden_states: torch.Tensor, kept: int | torch.Tensor) -> torch.Tensor:
+    """Pick the positions whose logits somebody wants, as transformers' `logits_to_keep` names them.
+
+    Args:
+        hidden_states: [B, T, E].
+        kept: A number n of last positions, 0 for all: gives [B, n, E]. Positions [n], or [B, n] for each row its own:
+            likewise. A boolean mask [B, T]: gives [number of True, E] in row order.
+    """
+    if isinstance(kept, int):
+        return hidden_states[:, -kept:]
+    if kept.dtype == torch.bool:
+        return hidden_states[kept]
+    if kept.dim() == 1:
+        return hidden_states[:, kept]
+    return hidden_states.gather(1, kept[..., None].expand(-1, -1, hidden_states.shape[-1]))
+
+
 def next_tokens(labels: torch.Tensor, sequence_ids: torch.Tensor | None = None) -> torch.Tensor:
     """Move labels [B, T] one place to the left: position t predicts token t + 1, and the last position nothing.
 

@@ -22,7 +22,6 @@ from transformers.modeling_outputs import (
     SequenceClassifierOutput,
     TokenClassifierOutput,
 )
-from transformers.modeling_utils import slice_logits_to_keep
 from transformers.utils import logging
 from transformers.utils.generic import ModelOutput, can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
@@ -34,6 +33,7 @@ from .losses import (
     IGNORED,
     Count,
     first_tokens,
+    kept_positions,
     next_tokens,
     normalised_cross_entropy,
     order_cross_entropy,
@@ -263,7 +263,7 @@ class MiniLMForCausalLM(LanguageModelHead, GenerationMixin):
             labels: The tokens themselves [B, T], not shifted; -100 where nothing is predicted. In packed rows the
                 first token of a sequence is not predicted, whatever its label.
             use_cache: See `MiniLMModel`.
-            logits_to_keep: Number of last positions, or the positions, whose logits to return; 0 is all.
+            logits_to_keep: Which logits to return, see `kept_positions`; 0 is all.
             return_logits: Whether to return logits; by default not in training on labels.
             num_items_in_batch: Predicted tokens of all micro-batches and processes; None: of this batch.
             **kwargs: Passed on to the attention implementation.
@@ -285,7 +285,7 @@ class MiniLMForCausalLM(LanguageModelHead, GenerationMixin):
         logits: torch.Tensor | None
         if labels is None:
             loss = None
-            logits = self.predict(slice_logits_to_keep(hidden_states, logits_to_keep))
+            logits = self.predict(kept_positions(hidden_states, logits_to_keep))
         else:
             targets = next_tokens(labels, packed_sequence_ids(position_ids, batch_size=len(labels)))
             loss, logits = self.predict_labels(

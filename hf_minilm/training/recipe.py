@@ -88,7 +88,9 @@ class ObjectiveSettings:
 
     name: Literal["masked", "causal"] = _setting("masked", "Hidden tokens (encoder), or the next token (decoder).")
     next_sentence: bool = _setting(True, "Also predict whether two segments are neighbours; masked only.")
-    mask_rate: float = _setting(0.15, "Share of the tokens to predict, in (0, 1]; masked only.", above=0.0, most=1.0)
+    mask_rate: float = _setting(
+        0.3, "Share of the tokens to predict, in (0, 1]; BERT's is 0.15; masked only.", above=0.0, most=1.0
+    )
     mask_share: float = _setting(0.8, "Of those, the share shown as [MASK]; masked only.", least=0.0, most=1.0)
     random_share: float = _setting(
         0.1,

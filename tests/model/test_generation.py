@@ -49,12 +49,20 @@ def test_logits_from_a_cache_equal_those_of_the_whole_sequence(make_model, draw_
     torch.testing.assert_close(torch.cat(pieces, dim=1), model(tokens).logits, atol=1e-5, rtol=1e-5)
 
 
-def test_only_the_last_logits_are_computed_when_only_they_are_asked_for(make_model, draw_tokens):
+def test_only_the_logits_that_are_asked_for_are_computed(make_model, draw_tokens):
     model = make_model(MiniLMForCausalLM)
     tokens = draw_tokens(2, 9)
-    last = model(tokens, logits_to_keep=2).logits
-    assert last.shape == (2, 2, 61)
-    torch.testing.assert_close(last, model(tokens).logits[:, -2:])
+    every = model(tokens).logits
+    rows, mask = torch.tensor([[0, 3], [8, 1]]), tokens % 2 == 0
+    asked = {
+        0: every,
+        2: every[:, -2:],
+        torch.tensor([4, 0]): every[:, [4, 0]],
+        rows: torch.stack((every[0, [0, 3]], every[1, [8, 1]])),
+        mask: every[mask],
+    }
+    for kept, expected in asked.items():
+        torch.testing.assert_close(model(tokens, logits_to_keep=kept).logits, expected)
 
 
 def test_beam_search_and_sampling_run(make_model, draw_tokens):
