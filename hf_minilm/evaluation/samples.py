@@ -1,5 +1,6 @@
 """What a trained model says: masked words filled in, and texts continued."""
 
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -66,6 +67,13 @@ def held_out_sentences(documents: Iterable[Document], *, number: int = 3) -> tup
         if sentence is not None:
             found.append(sentence)
     return tuple(found)
+
+
+def held_out_beginnings(documents: Iterable[Document], *, number: int = 3, num_words: int = 6) -> tuple[str, ...]:
+    """Take the first words of the first sentence of different documents that is easy to read, as beginnings."""
+    firsts = (next(iter(_sentences(document)), None) for document in documents)
+    found = itertools.islice((sentence for sentence in firsts if sentence is not None), number)
+    return tuple(" ".join(sentence.split()[:num_words]) for sentence in found)
 
 
 def _sentences(document: Document) -> Iterable[str]:

@@ -16,7 +16,13 @@ from ..data.tokenizer import token_bytes
 from ..evaluation.language_model import HeldOut, held_out
 from ..evaluation.minimal_pairs import minimal_pair_accuracy
 from ..evaluation.report import BetterCheckpoint, Report, RunFacts
-from ..evaluation.samples import fill_masks, generate_texts, held_out_sentences, lecture_sentences
+from ..evaluation.samples import (
+    fill_masks,
+    generate_texts,
+    held_out_beginnings,
+    held_out_sentences,
+    lecture_sentences,
+)
 from ..evaluation.world_floor import MaskedFloor, causal_floor, masked_floor
 from .checkpoint import (
     TrainingState,
@@ -209,7 +215,10 @@ def _report(training: Training, data: Data, state: TrainingState, model_folder: 
     measured = measure(model, data, recipe, token_bytes(data.tokenizer), max_rows=None if causal else 4096)
     samples: dict[str, object] = {}
     if causal:
-        prompts = [PROMPTS[language] for language in recipe.data.languages] if world else [""]
+        if world is not None:
+            prompts = [PROMPTS[language] for language in recipe.data.languages]
+        else:
+            prompts = list(held_out_beginnings(data.corpus.documents("validation"))) or [""]
         samples["texts"] = generate_texts(model, data.tokenizer, prompts)
     else:
         sentences = lecture_sentences(world) if world else held_out_sentences(data.corpus.documents("validation"))

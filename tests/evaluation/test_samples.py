@@ -10,6 +10,7 @@ from hf_minilm.evaluation.samples import (
     MaskedSentence,
     fill_masks,
     generate_texts,
+    held_out_beginnings,
     held_out_sentences,
     lecture_sentences,
 )
@@ -34,6 +35,19 @@ def test_one_word_is_masked_in_a_sentence_of_each_document():
         "The old lighthouse keeper counted every ship.",
         "Nobody has ever seen the garden behind it.",
     ]
+
+
+def test_texts_begin_with_the_first_words_of_a_readable_sentence_of_each_document():
+    documents = [
+        Document(("Short.", "The old lighthouse keeper counted every ship."), "a:1"),
+        Document(("None.",), "a:2"),
+        Document(("Nobody has ever seen the garden behind it.",), "a:3"),
+        Document(("Another sentence of a third document.",), "a:4"),
+    ]
+    assert held_out_beginnings(documents, number=2, num_words=4) == (
+        "The old lighthouse keeper",
+        "Nobody has ever seen",
+    )
 
 
 @pytest.mark.parametrize("model_class", [MiniLMForMaskedLM, MiniLMForPreTraining])

@@ -74,7 +74,7 @@ def test_widths_left_open_are_derived():
 
 def test_initial_weights_are_smaller_in_wider_models_and_as_published_in_the_classics():
     derived = {width: MiniLMConfig(hidden_size=width).initializer_range for width in (128, 768)}
-    assert derived == {128: pytest.approx(0.0559017), 768: pytest.approx(0.0228218)}
+    assert derived == {128: pytest.approx(0.05590, rel=1e-3), 768: pytest.approx(0.02282, rel=1e-3)}
     assert [MiniLMConfig.preset(name, "tiny").initializer_range for name in ("bert", "gpt2")] == [0.02, 0.02]
     assert MiniLMConfig(initializer_range=0.1).initializer_range == 0.1
 

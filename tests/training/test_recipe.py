@@ -160,7 +160,7 @@ def test_a_number_out_of_range_or_a_contradiction_is_refused(overrides: list[str
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["objective.name=causal", "objective.mask_rate=0.3"],
+        ["objective.name=causal", "objective.mask_rate=0.2"],
         ["data.corpus=a.txt", "data.world_documents=5"],
         ["data.corpus=a.txt", "data.languages=[es]"],
         ["tokenizer.folder=mine", "tokenizer.vocab_size=500"],
@@ -175,7 +175,7 @@ def test_a_setting_that_another_one_leaves_without_effect_is_refused(overrides: 
 
 
 def test_the_same_settings_are_taken_where_they_have_effect() -> None:
-    load_recipe(None, ["objective.mask_rate=0.3", "data.corpus=[a.txt, 'builtin:world']", "data.languages=[es]"])
+    load_recipe(None, ["objective.mask_rate=0.2", "data.corpus=[a.txt, 'builtin:world']", "data.languages=[es]"])
     load_recipe(None, ["optimizer.schedule=wsd", "optimizer.decay_share=0.3", "optimizer.final_share=0.1"])
     load_recipe(None, ["objective.name=causal", "objective.next_sentence=false"])
 
