@@ -118,7 +118,11 @@ def test_a_stopped_run_is_saved_and_says_which_signal_it_was(whole: Path, runs: 
 
 def test_two_processes_give_the_losses_of_one(runs: Path, cache: Path) -> None:
     # Dropout is drawn by process, so it is off: all else must be the same up to rounding.
-    still = {"model__overrides.hidden_dropout": "0.0", "model__overrides.attention_dropout": "0.0"}
+    still = {
+        "model__overrides.hidden_dropout": "0.0",
+        "model__overrides.attention_dropout": "0.0",
+        "training__precision": "fp32",
+    }
     one, two = runs / "one", runs / "two"
     assert run(command(one, **still, training__micro_batch_rows="2"), cache).returncode == 0
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -148,7 +152,7 @@ def test_more_processes_than_rows_are_refused(runs: Path, cache: Path) -> None:
 def test_the_checkpoint_with_the_lowest_held_out_loss_is_kept_and_reported(runs: Path, cache: Path) -> None:
     # A rate that rises to the end, far too high: the first checkpoint is the best one.
     folder = runs / "diverging"
-    rising = {"optimizer.learning_rate": "0.3", "optimizer.warmup_share": "1.0", "optimizer.gradient_clip": "0"}
+    rising = {"optimizer.learning_rate": "3", "optimizer.warmup_share": "1.0", "optimizer.gradient_clip": "0"}
     finished = run(command(folder, **rising, training__keep_last="1"), cache)
     assert finished.returncode == 0, finished.stderr[-2000:]
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
