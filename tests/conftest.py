@@ -1,5 +1,17 @@
-"""One thread a process: the models of the tests are so small that threads cost more than they bring."""
+"""One thread a process, as the models are so small that threads cost more than they bring; and no test's leavings."""
 
 import os
+import sys
+from collections.abc import Iterator
+
+import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(autouse=True)
+def _accelerate_begins_anew() -> Iterator[None]:
+    """Forget the process-wide state that a Trainer or a run leaves, which another precision would contradict."""
+    yield
+    if "accelerate.state" in sys.modules:
+        sys.modules["accelerate.state"].AcceleratorState._reset_state(reset_partial_state=True)
