@@ -18,24 +18,30 @@ from typing import Any, cast
 import torch
 from torch import nn
 from torch.nn.attention.flex_attention import BlockMask
-from transformers import Cache
+from transformers import Cache, EncoderDecoderCache
 from transformers.masking_utils import (
     ALL_MASK_ATTENTION_FUNCTIONS,
     and_masks,
     bidirectional_mask_function,
     causal_mask_function,
     create_bidirectional_mask,
+    create_bidirectional_sliding_window_mask,
     create_causal_mask,
+    create_sliding_window_causal_mask,
     find_packed_sequence_indices,
     packed_sequence_mask_function,
+    sliding_window_bidirectional_mask_function,
+    sliding_window_causal_mask_function,
 )
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_minilm import MiniLMConfig
 from .positions import Rotation, rotate
+from .variable_length import VARIABLE_LENGTH, sequence_bounds
 
 Mask = torch.Tensor | BlockMask | None
-"""What `token_mask` gives: boolean or added to the scores, blocks for flex attention, or None where all may look."""
+"""What `token_mask` gives: boolean or added to the scores, blocks for flex attention, the bounds of the sequences for
+`minilm_varlen`, or None where all may look."""
 
 IMPLEMENTATIONS_WITH_BIAS = ("eager", "sdpa", "flex_attention")
 """Attention implementations that add a position bias to the scores; the others would drop it without a word."""
@@ -103,15 +109,21 @@ class ResidualProjection(nn.Linear):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention (Vaswani et al. 2017, section 3.2.2), with grouped key and value heads."""
+    """Multi-head attention (Vaswani et al. 2017, section 3.2.2), with grouped key and value heads.
 
-    def __init__(self, config: MiniLMConfig, layer_idx: int) -> None:
+    Self-attention takes queries, keys and values from the same tokens. Cross-attention takes keys and values from
+    those of another text, the encoder's; it has no positions, as neither text is before the other.
+    """
+
+    def __init__(self, config: MiniLMConfig, layer_idx: int, *, is_cross: bool = False) -> None:
         super().__init__()
         self.config = config
         self.layer_idx = layer_idx
-        self.is_causal = bool(config.is_causal)
-        # The configuration has derived both where they were None.
+        self.is_causal = bool(config.is_causal) and not is_cross
+        # The configuration has derived these where they were None.
         self.head_dim, key_value_heads = cast(int, config.head_dim), cast(int, config.num_key_value_heads)
+        slides = cast(list[str], config.layer_types)[layer_idx] == "sliding_attention" and not is_cross
+        self.sliding_window = window_with_the_token(config) if slides else None
         self.num_key_value_groups = config.num_attention_heads // key_value_heads
         self.scaling = self.head_dim**-0.5
         self.attention_dropout = config.attention_dropout
@@ -131,6 +143,7 @@ class Attention(nn.Module):
         rotation: Rotation | None = None,
         position_bias: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
+        encoder_hidden_states: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Let every token gather from the tokens that the mask allows.
@@ -140,22 +153,28 @@ class Attention(nn.Module):
             attention_mask: As `token_mask` gives it.
             rotation: The position scheme's angles, or None.
             position_bias: The position scheme's bias on the scores, or None.
-            past_key_values: Keys and values of earlier tokens; this layer's own are added.
+            past_key_values: Keys and values of earlier tokens; this layer's own are added. In an `EncoderDecoderCache`
+                those of another text are computed once.
+            encoder_hidden_states: The other text's vectors [B, S, E], for cross-attention.
             **kwargs: Passed on to the attention implementation.
 
         Returns:
             Outputs [B, T, E], and weights [B, H, T, S] where the implementation gives them.
         """
         query = self.query_norm(self._split_heads(self.query(hidden_states)))  # [B, H, T, D]
-        key = self.key_norm(self._split_heads(self.key(hidden_states)))  # [B, K, T, D]
-        value = self._split_heads(self.value(hidden_states))
         if rotation is not None:
-            query, key = rotate(query, rotation), rotate(key, rotation)
-        if past_key_values is not None:
-            key, value = past_key_values.update(key, value, self.layer_idx)  # [B, K, S, D]
+            query = rotate(query, rotation)
+        if encoder_hidden_states is None:
+            key, value = self._keys_and_values(hidden_states, rotation)  # [B, K, T, D]
+            if isinstance(past_key_values, EncoderDecoderCache):
+                past_key_values = past_key_values.self_attention_cache
+            if past_key_values is not None:
+                key, value = past_key_values.update(key, value, self.layer_idx)  # [B, K, S, D]
+        else:
+            key, value = self._keys_and_values_of_other_text(encoder_hidden_states, past_key_values)
         if position_bias is not None:
             refuse_dropped_bias(self.config._attn_implementation)
-            kwargs["position_bias"] = position_bias
+            attention_mask, kwargs = self._with_bias(attention_mask, position_bias, query, key, kwargs)
 
         # vLLM finds this call by reading the source, so its form is fixed: a name assigned, then called once.
         attention_function = ALL_ATTENTION_FUNCTIONS.get_interface(
@@ -169,12 +188,84 @@ class Attention(nn.Module):
             attention_mask,
             dropout=self.attention_dropout if self.training else 0.0,
             scaling=self.scaling,
+            sliding_window=self.sliding_window,
             **kwargs,
         )
         return self.output(outputs.flatten(2)), weights
 
     def _split_heads(self, features: torch.Tensor) -> torch.Tensor:
         return features.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # [B, T, H x D] -> [B, H, T, D]
+
+    def _keys_and_values(
+        self, hidden_states: torch.Tensor, rotation: Rotation | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        key = self.key_norm(self._split_heads(self.key(hidden_states)))
+        return key if rotation is None else rotate(key, rotation), self._split_heads(self.value(hidden_states))
+
+    def _keys_and_values_of_other_text(
+        self, encoder_hidden_states: torch.Tensor, cache: Cache | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if not isinstance(cache, EncoderDecoderCache):
+            return self._keys_and_values(encoder_hidden_states, None)
+        if cache.is_updated.get(self.layer_idx):
+            layer = cast(Any, cache.cross_attention_cache.layers[self.layer_idx])
+            return layer.keys, layer.values
+        key, value = self._keys_and_values(encoder_hidden_states, None)
+        cache.is_updated[self.layer_idx] = True
+        return cache.cross_attention_cache.update(key, value, self.layer_idx)
+
+    def _with_bias(
+        self,
+        mask: torch.Tensor | None,
+        bias: torch.Tensor,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        kwargs: dict[str, Any],
+    ) -> tuple[torch.Tensor | None, dict[str, Any]]:
+        """Hand the bias over in the way that the implementation takes it."""
+        if kwargs.get("cache") is not None:
+            raise ValueError(
+                "position_embedding must not add to the scores in continuous batching, whose keys stand in pages of "
+                "many texts; use generate, or a scheme such as rope."
+            )
+        bias = bias.to(query.dtype)
+        if self.config._attn_implementation == "sdpa":
+            return biased_mask(mask, bias, is_causal=self.is_causal, query_length=query.shape[2]), kwargs
+        if self.config._attn_implementation == "flex_attention":
+            bias = bias.expand(query.shape[0], -1, query.shape[2], key.shape[2])  # flex reads it by batch index
+        return mask, {**kwargs, "position_bias": bias}
+
+
+def window_with_the_token(config: MiniLMConfig) -> int:
+    """Count a window as kernels do, the token itself included, on the one side or on either.
+
+    The configuration counts it as transformers' masks do: when bidirectional, the token itself is not counted.
+    """
+    return cast(int, config.sliding_window) + (0 if config.is_causal else 1)
+
+
+def biased_mask(mask: torch.Tensor | None, bias: torch.Tensor, *, is_causal: bool, query_length: int) -> torch.Tensor:
+    """Join a mask and a position bias for sdpa, which adds one tensor to the scores; forbidden places get -infinity.
+
+    transformers' own way writes the lowest finite number there, and a query that may look at nothing would then
+    get the average of all values instead of zeros.
+
+    Args:
+        mask: [B, 1, T, S], boolean or added to the scores; None: all may look, or all earlier ones if causal.
+        bias: [B or 1, H, T, S].
+        is_causal: Whether tokens look at earlier ones only.
+        query_length: T; a single query that comes with no mask may look at all keys.
+
+    Returns:
+        [B or 1, H, T, S].
+    """
+    if mask is None:
+        if not is_causal or query_length == 1:
+            return bias
+        mask = torch.ones(bias.shape[-2:], dtype=torch.bool, device=bias.device).tril()
+    if mask.dtype == torch.bool:
+        return bias.masked_fill(~mask, float("-inf"))
+    return (bias + mask).masked_fill(mask <= torch.finfo(mask.dtype).min, float("-inf"))
 
 
 def refuse_dropped_bias(implementation: str) -> None:
@@ -190,6 +281,20 @@ def refuse_dropped_bias(implementation: str) -> None:
         )
 
 
+def refuse_unseparated_rows(implementation: str) -> None:
+    """Raise where packed sequences would look at each other.
+
+    Raises:
+        ValueError: If the attention implementation takes no mask. Flash attention tells packed sequences apart by
+            positions alone, which transformers does for a batch of one row.
+    """
+    if "flash" in implementation:
+        raise ValueError(
+            f"attn_implementation ({implementation}) must keep packed sequences apart, and takes no mask; use "
+            f"{VARIABLE_LENGTH} or sdpa for packed rows."
+        )
+
+
 def packed_sequence_ids(position_ids: torch.Tensor | None, *, batch_size: int) -> torch.Tensor | None:
     """Number the sequences of each row [B, T] where positions do not go on by one; None if no row holds two."""
     if position_ids is None:
@@ -200,48 +305,75 @@ def packed_sequence_ids(position_ids: torch.Tensor | None, *, batch_size: int) -
 def token_mask(
     config: MiniLMConfig,
     embeddings: torch.Tensor,
-    attention_mask: torch.Tensor | None,
+    attention_mask: torch.Tensor | dict[str, torch.Tensor] | None,
     *,
+    layer_type: str = "full_attention",
     sequence_ids: torch.Tensor | None = None,
     past_key_values: Cache | None = None,
 ) -> Mask:
-    """Say who may look at whom, in the form that the attention implementation takes.
+    """Say who may look at whom in the layers of a type, in the form that the attention implementation takes.
 
     Args:
-        config: Gives direction and implementation.
+        config: Gives direction, window and implementation.
         embeddings: [B, T, E], for their shape, type and device.
-        attention_mask: 1 for tokens and 0 for padding, [B, S]; or a whole mask [B, 1, T, S], used as it is.
+        attention_mask: 1 for tokens and 0 for padding, [B, S]; or a whole mask [B, 1, T, S], used as it is; or such
+            masks by layer type, as `generate` makes them beforehand.
+        layer_type: An entry of the configuration's `layer_types`.
         sequence_ids: Number of the packed sequence that each token belongs to, [B, T]; no token looks across.
         past_key_values: Keys and values of earlier tokens.
 
     Returns:
         A mask, or None when every token may look wherever the direction lets it.
     """
+    if isinstance(attention_mask, dict):
+        return attention_mask[layer_type]
+    if config._attn_implementation == VARIABLE_LENGTH and past_key_values is None:
+        batch_size, length = embeddings.shape[:2]
+        return sequence_bounds(
+            batch_size, length, sequence_ids=sequence_ids, attention_mask=attention_mask, device=embeddings.device
+        )
+    slides = layer_type == "sliding_attention"
     if sequence_ids is not None:
-        return _packed_mask(config, embeddings, attention_mask, sequence_ids)
+        return _packed_mask(config, embeddings, attention_mask, sequence_ids, slides=slides)
     if config.is_causal:
-        return create_causal_mask(config, embeddings, attention_mask, past_key_values)
-    return create_bidirectional_mask(config, embeddings, attention_mask)
+        create_causal = create_sliding_window_causal_mask if slides else create_causal_mask
+        return create_causal(config, embeddings, attention_mask, past_key_values)
+    create = create_bidirectional_sliding_window_mask if slides else create_bidirectional_mask
+    return create(config, embeddings, attention_mask)
 
 
 def _packed_mask(
-    config: MiniLMConfig, embeddings: torch.Tensor, attention_mask: torch.Tensor | None, sequence_ids: torch.Tensor
+    config: MiniLMConfig,
+    embeddings: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    sequence_ids: torch.Tensor,
+    *,
+    slides: bool,
 ) -> Mask:
     # transformers separates packed rows for causal attention only, and only where no padding mask is given. Asking the
     # implementation's own mask function covers both directions, and by broadcasting rather than by vmap: 15 times
     # faster than an `and_mask_function` at 32 rows of 128 tokens.
     if attention_mask is not None and attention_mask.dim() == 4:
         return attention_mask
-    direction = causal_mask_function if config.is_causal else bidirectional_mask_function
+    refuse_unseparated_rows(config._attn_implementation)
     batch_size, length = embeddings.shape[:2]
     return ALL_MASK_ATTENTION_FUNCTIONS[config._attn_implementation](
         batch_size=batch_size,
         q_length=length,
         kv_length=length,
-        mask_function=and_masks(direction, packed_sequence_mask_function(sequence_ids)),
+        mask_function=and_masks(_seen(config, slides=slides), packed_sequence_mask_function(sequence_ids)),
         attention_mask=None if attention_mask is None else attention_mask.bool(),
         allow_is_causal_skip=False,
         dtype=embeddings.dtype,
         config=config,
         device=embeddings.device,
     )
+
+
+def _seen(config: MiniLMConfig, *, slides: bool) -> Any:
+    """Give the rule by which one token sees another, as transformers' mask functions take it."""
+    if slides:
+        window = cast(int, config.sliding_window)
+        build = sliding_window_causal_mask_function if config.is_causal else sliding_window_bidirectional_mask_function
+        return build(window)
+    return causal_mask_function if config.is_causal else bidirectional_mask_function

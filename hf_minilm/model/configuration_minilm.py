@@ -1,11 +1,15 @@
 """Configuration of the hf_minilm models: what is built, never how it is trained."""
 
+import copy
 import difflib
 import math
 from typing import Any, ClassVar, Literal, cast
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
 
 AUTO_MAP = {
     "AutoConfig": "configuration_minilm.MiniLMConfig",
@@ -21,6 +25,12 @@ AUTO_MAP = {
     "AutoModelForTextEncoding": "modeling_minilm.MiniLMModel",
 }
 """Which class answers to which Auto class. Saving writes the whole map, so any head opens from any head's folder."""
+
+LAYER_TYPES = ("full_attention", "sliding_attention")
+"""What `layer_types` may name: layers that see the whole sequence, and layers that see a window of it."""
+
+ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "llama3")
+"""What `rope_parameters["rope_type"]` may be; `positions.py` says what each does."""
 
 SIZES: dict[str, dict[str, int]] = {
     "tiny": {"num_hidden_layers": 4, "hidden_size": 128, "num_attention_heads": 2},
@@ -95,13 +105,15 @@ class MiniLMConfig(PreTrainedConfig):
         "layers.*.attention.query": "colwise",
         "layers.*.attention.key": "colwise",
         "layers.*.attention.value": "colwise",
+        "layers.*.attention.query_norm": "replicated_with_grad_allreduce",
+        "layers.*.attention.key_norm": "replicated_with_grad_allreduce",
         "layers.*.attention.output": "rowwise",
         "layers.*.feed_forward.gate": "colwise",
         "layers.*.feed_forward.up": "colwise",
         "layers.*.feed_forward.down": "rowwise",
     }
     base_model_fsdp_plan: ClassVar[dict[Any, str]] = {
-        "embeddings": "free_full_weight",
+        "embeddings.tokens": "free_full_weight",
         "layers.*": "free_full_weight",
         "norm": "keep_full_weight",
     }
@@ -122,14 +134,27 @@ class MiniLMConfig(PreTrainedConfig):
     """Inner width of the feed-forward; None: 4 x hidden_size when plain, 8/3 of it (to a multiple of 32) when gated."""
 
     position_embedding: str = "rope"
-    """Scheme of positions, a name in the registry of `positions.py`: learned, sinusoidal, rope or none."""
+    """Scheme of positions, a name in the registry of `positions.py`: learned, sinusoidal, rope, alibi, relative_bias or
+    none."""
     max_position_embeddings: int = 512
     """Most positions of a sequence: the table's size for `learned`, the declared length for the others."""
     rope_parameters: dict[str, Any] | None = None
-    """For `rope`: transformers' dictionary with `rope_type` ("default") and `rope_theta` (10,000)."""
+    """For `rope`: transformers' dictionary of `rope_type` ("default", "linear", "dynamic", "yarn" or "llama3"),
+    `rope_theta` (10,000) and what the type needs, such as `factor`; or a dictionary of these by layer type."""
+    partial_rotary_factor: float | int | None = None
+    """For `rope`: the share of a head's features that is turned, in (0, 1]; None: all."""
+    relative_attention_num_buckets: int = 32
+    """For `relative_bias`: number of distances told apart, far ones together; even."""
+    relative_attention_max_distance: int = 128
+    """For `relative_bias`: distance from which on all share the last bucket."""
 
     is_causal: bool | None = None
     """True: a token sees itself and earlier ones; False: all tokens; None: the head decides (the bare model: False)."""
+    layer_types: list[str] | None = None
+    """For each layer "full_attention" or "sliding_attention"; None: all full."""
+    sliding_window: int | None = None
+    """For sliding layers: causal attention sees so many tokens, the token itself included; bidirectional attention so
+    many on either side."""
     attention_bias: bool = False
     """Biases on the query, key, value and output projections."""
     attention_dropout: float | int = 0.0
@@ -213,6 +238,9 @@ class MiniLMConfig(PreTrainedConfig):
         if self.intermediate_size is None:
             gated_width = -(-8 * self.hidden_size // (3 * 32)) * 32
             self.intermediate_size = gated_width if self.feed_forward == "gated" else 4 * self.hidden_size
+        if self.layer_types is None:
+            self._refuse_window_without_layers()
+            self.layer_types = ["full_attention"] * self.num_hidden_layers
         if self.initializer_range is None:
             self.initializer_range = math.sqrt(2 / (5 * max(self.hidden_size, 1)))
         kwargs["auto_map"] = {**AUTO_MAP, **(kwargs.get("auto_map") or {})}
@@ -226,8 +254,18 @@ class MiniLMConfig(PreTrainedConfig):
             if hasattr(type(self), keyword) or keyword.startswith("_"):
                 continue
             near = difflib.get_close_matches(keyword, fields, n=1, cutoff=0.8)
-            if near:
+            if near and self.transformers_version is None:
                 raise ValueError(f"{keyword} must be a field of MiniLMConfig; the nearest is {near[0]}.")
+            if near:
+                # A configuration that was saved has to open, whatever another library has put into it.
+                logger.warning_once(f"{keyword} is no field of MiniLMConfig and is not read; the nearest is {near[0]}.")
+
+    def _refuse_window_without_layers(self) -> None:
+        if self.sliding_window is not None:
+            raise ValueError(
+                f"sliding_window ({self.sliding_window}) must be given with sliding_attention among layer_types; name "
+                "the layers."
+            )
 
     def convert_rope_params_to_dict(self, **kwargs: Any) -> dict[str, Any]:
         """Fill `rope_parameters` for rotary positions only: any other scheme keeps None."""
@@ -243,7 +281,8 @@ class MiniLMConfig(PreTrainedConfig):
         """
         self._validate_sizes()
         self._validate_heads()
-        self._validate_choices()
+        self._validate_layer_types()
+        self._validate_positions()
 
     def _validate_sizes(self) -> None:
         heads = ("num_attention_heads", "num_key_value_heads")
@@ -272,17 +311,74 @@ class MiniLMConfig(PreTrainedConfig):
                 f"num_attention_heads ({heads}) must be a multiple of num_key_value_heads ({key_value_heads})."
             )
 
-    def _validate_choices(self) -> None:
+    def _validate_layer_types(self) -> None:
+        layer_types = cast(list[str], self.layer_types)  # derived above where it was None
+        if len(layer_types) != self.num_hidden_layers:
+            raise ValueError(
+                f"layer_types ({len(layer_types)} of them) must name one for each of num_hidden_layers "
+                f"({self.num_hidden_layers})."
+            )
+        unknown = set(layer_types) - set(LAYER_TYPES)
+        if unknown:
+            raise ValueError(f"layer_types ({', '.join(sorted(unknown))}) must be of {', '.join(LAYER_TYPES)}.")
+        if "sliding_attention" in layer_types and self.sliding_window is None:
+            raise ValueError("sliding_window (None) must be given where layer_types names sliding_attention.")
+        if self.sliding_window is not None and self.sliding_window < 1:
+            raise ValueError(f"sliding_window ({self.sliding_window}) must be at least 1.")
+
+    def _validate_positions(self) -> None:
         if self.position_embedding == "rope":
-            if cast(int, self.head_dim) % 2:
-                raise ValueError(f"head_dim ({self.head_dim}) must be even for rope, which turns pairs of features.")
-            rope_type = (self.rope_parameters or {}).get("rope_type")
-            if rope_type != "default":
-                raise ValueError(f"rope_parameters['rope_type'] ({rope_type}) must be 'default'.")
-        elif self.rope_parameters is not None:
-            raise ValueError(f"rope_parameters must be None for position_embedding ({self.position_embedding}).")
+            self._validate_rotation()
+        elif self.rope_parameters is not None or self.partial_rotary_factor is not None:
+            raise ValueError(
+                f"rope_parameters and partial_rotary_factor must be None for position_embedding "
+                f"({self.position_embedding})."
+            )
         if self.position_embedding == "sinusoidal" and self.hidden_size % 2:
             raise ValueError(f"hidden_size ({self.hidden_size}) must be even for sinusoidal positions.")
+        if self.position_embedding == "relative_bias":
+            self._validate_buckets()
+
+    def _validate_buckets(self) -> None:
+        buckets, farthest = self.relative_attention_num_buckets, self.relative_attention_max_distance
+        if buckets < 4 or buckets % 2 or farthest <= buckets:
+            raise ValueError(
+                f"relative_attention_num_buckets ({buckets}) must be even, at least 4, and less than "
+                f"relative_attention_max_distance ({farthest})."
+            )
+
+    def _validate_rotation(self) -> None:
+        for layer_type in set(cast(list[str], self.layer_types)):
+            parameters = self.rope_parameters_of(layer_type)
+            rope_type, share = parameters.get("rope_type"), parameters.get("partial_rotary_factor", 1.0)
+            if rope_type not in ROPE_TYPES:
+                raise ValueError(f"rope_parameters['rope_type'] ({rope_type}) must be one of {', '.join(ROPE_TYPES)}.")
+            turned = int(cast(int, self.head_dim) * share)
+            if not 0 < share <= 1 or turned < 2 or turned % 2:
+                raise ValueError(
+                    f"head_dim ({self.head_dim}) must be even for rope, and so must the share of it that is turned "
+                    f"({turned} with a partial_rotary_factor of {share})."
+                )
+
+    def rope_parameters_of(self, layer_type: str) -> dict[str, Any]:
+        """Give the rotary parameters of a layer type: its own dictionary where there is one, else the common one."""
+        parameters = self.rope_parameters or {}
+        return parameters.get(layer_type, parameters)
+
+
+def with_direction(config: MiniLMConfig, *, is_causal: bool, head: str) -> MiniLMConfig:
+    """Give the configuration with the direction of attention that a head needs; the one passed in is left alone.
+
+    Warns when the configuration says the other direction, as the same weights then compute something else.
+    """
+    if config.is_causal == is_causal:
+        return config
+    if config.is_causal is not None:
+        now = "causal" if is_causal else "bidirectional"
+        logger.warning(f"{head} makes attention {now}: the configuration says is_causal={config.is_causal}.")
+    config = copy.deepcopy(config)
+    config.is_causal = is_causal
+    return config
 
 
 __all__ = ["MiniLMConfig"]

@@ -52,6 +52,8 @@ class Layer(GradientCheckpointingLayer):
 
     def __init__(self, config: MiniLMConfig, layer_idx: int) -> None:
         super().__init__()
+        # The configuration has derived it where it was None.
+        self.layer_type = cast(list[str], config.layer_types)[layer_idx]
         self.attention = Attention(config, layer_idx)
         self.attention_norm = build_norm(config)
         self.feed_forward = FeedForward(config)
@@ -59,8 +61,14 @@ class Layer(GradientCheckpointingLayer):
         self.dropout = nn.Dropout(config.hidden_dropout)
         self.norm_first = config.norm_placement == "pre"
 
-    def forward(self, hidden_states: torch.Tensor, **attention_arguments: Any) -> torch.Tensor:
-        """Apply both sub-layers to [B, T, E]; the keywords are those of `Attention.forward`."""
+    def forward(
+        self, hidden_states: torch.Tensor, position_bias: torch.Tensor | None = None, **attention_arguments: Any
+    ) -> torch.Tensor:
+        """Apply both sub-layers to [B, T, E]; the arguments are those of `Attention.forward`.
+
+        What has a gradient is given by position: re-entrant activation checkpointing follows no keyword.
+        """
+        attention_arguments["position_bias"] = position_bias
         if self.norm_first:
             attended, _ = self.attention(self.attention_norm(hidden_states), **attention_arguments)
             hidden_states = hidden_states + self.dropout(attended)
@@ -134,3 +142,25 @@ class Pooler(nn.Module):
     def forward(self, first: torch.Tensor) -> torch.Tensor:
         """Transform [..., E] to [..., E]."""
         return torch.tanh(self.dense(first))
+
+
+def pooled(hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, pooling: str) -> torch.Tensor:
+    """Make one vector [B, E] of a sequence [B, T, E], padded on either side.
+
+    Args:
+        hidden_states: [B, T, E].
+        attention_mask: 1 for tokens and 0 for padding [B, T]; None where there is no padding.
+        pooling: `first` or `last` token, or the `mean` of all.
+    """
+    if pooling == "first" and attention_mask is None:
+        return hidden_states[:, 0]
+    mask = attention_mask
+    if mask is None:
+        mask = torch.ones(hidden_states.shape[:2], dtype=torch.long, device=hidden_states.device)
+    if pooling == "mean":
+        weights = mask.to(hidden_states.dtype)[..., None]
+        return (hidden_states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+    places = torch.arange(mask.shape[1], device=mask.device)
+    # Left padding moves the first token, right padding the last.
+    chosen = (mask * (places + 1 if pooling == "last" else mask.shape[1] - places)).argmax(dim=1)
+    return hidden_states[torch.arange(hidden_states.shape[0], device=mask.device), chosen]

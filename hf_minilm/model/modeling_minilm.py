@@ -3,7 +3,6 @@
 Shapes: B batch, T positions, E hidden size, V vocabulary, C classes or choices, N predicted positions.
 """
 
-import copy
 import math
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -22,13 +21,12 @@ from transformers.modeling_outputs import (
     SequenceClassifierOutput,
     TokenClassifierOutput,
 )
-from transformers.utils import logging
 from transformers.utils.generic import ModelOutput, can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .attention import Attention, ResidualProjection, packed_sequence_ids, token_mask
-from .configuration_minilm import MiniLMConfig
-from .layers import Embeddings, Layer, Pooler, PredictionTransform, build_norm
+from .configuration_minilm import MiniLMConfig, with_direction
+from .layers import Embeddings, Layer, Pooler, PredictionTransform, build_norm, pooled
 from .losses import (
     IGNORED,
     Count,
@@ -40,9 +38,8 @@ from .losses import (
     predicted_positions,
     sequence_count,
 )
-from .positions import build_positions
-
-logger = logging.get_logger(__name__)
+from .positions import PositionScheme, build_positions
+from .variable_length import VARIABLE_LENGTH
 
 Problem = Literal["regression", "single_label_classification", "multi_label_classification"]
 
@@ -57,6 +54,8 @@ class MiniLMPreTrainedModel(PreTrainedModel):
     _no_split_modules = ["Layer"]
     _skip_keys_device_placement = ["past_key_values"]
     _supports_sdpa = True
+    _supports_flex_attn = True
+    _supports_flash_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
     _can_record_outputs = {"hidden_states": Layer, "attentions": Attention}
@@ -90,6 +89,17 @@ class MiniLMModel(MiniLMPreTrainedModel):
         """Replace the token embeddings."""
         self.embeddings.tokens = cast(nn.Embedding, value)
 
+    def init_parallel_plans(self) -> None:
+        """Share out over processes only what is there, and no attention whose bias is computed for all heads."""
+        super().init_parallel_plans()
+        modules = dict(self.named_modules())
+        is_biased = type(self.positions).added_to_scores is not PositionScheme.added_to_scores
+        self._tp_plan = {
+            name: style
+            for name, style in (self._tp_plan or {}).items()
+            if name.replace("*", "0") in modules and not (is_biased and ".attention." in name)
+        }
+
     @merge_with_config_defaults
     @capture_outputs
     def forward(
@@ -107,7 +117,8 @@ class MiniLMModel(MiniLMPreTrainedModel):
 
         Args:
             input_ids: Token ids [B, T]; or give `inputs_embeds`.
-            attention_mask: 1 for tokens and 0 for padding [B, T]; with a cache, [B, earlier + T].
+            attention_mask: 1 for tokens and 0 for padding [B, T]; with a cache, [B, earlier + T]. Or as `token_mask`
+                takes it.
             token_type_ids: Segment of each token [B, T], from 0; not looked at when `type_vocab_size` is 0.
             position_ids: Positions from 0, [B or 1, T]. Where they do not go on by one a new sequence begins, and no
                 token looks across: that is how several sequences share a row.
@@ -133,7 +144,8 @@ class MiniLMModel(MiniLMPreTrainedModel):
         sequence_ids = None
         if past_key_values is None:
             sequence_ids = packed_sequence_ids(position_ids, batch_size=batch_size)
-            if use_cache and self.config.is_causal and not self.training and sequence_ids is None:
+            caches = self.config.is_causal and self.config._attn_implementation != VARIABLE_LENGTH
+            if use_cache and caches and not self.training and sequence_ids is None:
                 past_key_values = DynamicCache(config=self.config)
         if position_ids is None:
             seen = 0 if past_key_values is None else past_key_values.get_seq_length()
@@ -141,47 +153,48 @@ class MiniLMModel(MiniLMPreTrainedModel):
         self.positions.refuse_unknown_positions(position_ids)
 
         hidden_states = self.embeddings(inputs_embeds, position_ids, token_type_ids, self.positions)
-        mask = token_mask(
-            self.config, hidden_states, attention_mask, sequence_ids=sequence_ids, past_key_values=past_key_values
-        )
-        rotation = self.positions.rotation(position_ids)
-        position_bias = self._position_bias(position_ids, past_key_values, length)
+        context = {
+            layer.layer_type: {
+                "attention_mask": token_mask(
+                    self.config,
+                    hidden_states,
+                    attention_mask,
+                    layer_type=layer.layer_type,
+                    sequence_ids=sequence_ids,
+                    past_key_values=past_key_values,
+                ),
+                "rotation": self.positions.rotation(position_ids, layer.layer_type),
+                "position_bias": self._position_bias(position_ids, past_key_values, layer.attention.layer_idx),
+            }
+            for layer in self._one_layer_a_type()
+        }
         for layer in self.layers:
+            arguments = dict(context[cast(str, layer.layer_type)])
             hidden_states = layer(
                 hidden_states,
-                attention_mask=mask,
-                rotation=rotation,
-                position_bias=position_bias,
+                arguments.pop("position_bias"),
+                **arguments,
                 past_key_values=past_key_values,
                 position_ids=position_ids,
                 **kwargs,
             )
         return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values)
 
-    def _position_bias(self, position_ids: torch.Tensor, cache: Cache | None, length: int) -> torch.Tensor | None:
-        # Without a cache the keys are the queries' own tokens. With one they stand one after another from 0, and only
+    def _one_layer_a_type(self) -> list[Layer]:
+        """What layers of one type are told is the same, so it is computed for the first of them."""
+        layers = [cast(Layer, layer) for layer in self.layers]
+        return list({layer.layer_type: layer for layer in reversed(layers)}.values())
+
+    def _position_bias(self, position_ids: torch.Tensor, cache: Cache | None, layer_idx: int) -> torch.Tensor | None:
+        # Without a cache the keys are the queries' own tokens. With one they stand one after another, and only
         # differences of positions count, so the queries are counted from the cache too, whatever padding came first.
         if cache is None:
             return self.positions.added_to_scores(position_ids, position_ids)
-        key_length, _ = cache.get_mask_sizes(length, 0)
-        keys = torch.arange(key_length, device=position_ids.device).unsqueeze(0)
-        queries = (torch.arange(length, device=position_ids.device) + cache.get_seq_length()).unsqueeze(0)
+        length, device = position_ids.shape[1], position_ids.device
+        key_length, first_key = cache.get_mask_sizes(length, layer_idx)
+        keys = (torch.arange(key_length, device=device) + first_key).unsqueeze(0)
+        queries = (torch.arange(length, device=device) + cache.get_seq_length()).unsqueeze(0)
         return self.positions.added_to_scores(queries, keys)
-
-
-def with_direction(config: MiniLMConfig, *, is_causal: bool, head: str) -> MiniLMConfig:
-    """Give the configuration with the direction of attention that a head needs; the one passed in is left alone.
-
-    Warns when the configuration says the other direction, as the same weights then compute something else.
-    """
-    if config.is_causal == is_causal:
-        return config
-    if config.is_causal is not None:
-        now = "causal" if is_causal else "bidirectional"
-        logger.warning(f"{head} makes attention {now}: the configuration says is_causal={config.is_causal}.")
-    config = copy.deepcopy(config)
-    config.is_causal = is_causal
-    return config
 
 
 class LanguageModelHead(MiniLMPreTrainedModel):
@@ -189,6 +202,7 @@ class LanguageModelHead(MiniLMPreTrainedModel):
 
     _tied_weights_keys = {"lm_head.weight": "model.embeddings.tokens.weight"}
     _tp_plan = {"lm_head": "colwise_gather_output"}
+    _fsdp_plan = {"lm_head": "keep_full_weight"}
     is_causal_head = False
 
     def __init__(self, config: MiniLMConfig) -> None:
@@ -249,6 +263,7 @@ class MiniLMForCausalLM(LanguageModelHead, GenerationMixin):
         logits_to_keep: int | torch.Tensor = 0,
         return_logits: bool | None = None,
         num_items_in_batch: Count = None,
+        shift_labels: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """Predict the next token at every position.
@@ -266,6 +281,8 @@ class MiniLMForCausalLM(LanguageModelHead, GenerationMixin):
             logits_to_keep: Which logits to return, see `kept_positions`; 0 is all.
             return_logits: Whether to return logits; by default not in training on labels.
             num_items_in_batch: Predicted tokens of all micro-batches and processes; None: of this batch.
+            shift_labels: The token after each position [B, T], in place of `labels` where a row is split over
+                processes.
             **kwargs: Passed on to the attention implementation.
 
         Returns:
@@ -283,13 +300,14 @@ class MiniLMForCausalLM(LanguageModelHead, GenerationMixin):
         )
         hidden_states = outputs.last_hidden_state
         logits: torch.Tensor | None
-        if labels is None:
+        if labels is not None and shift_labels is None:
+            shift_labels = next_tokens(labels, packed_sequence_ids(position_ids, batch_size=len(labels)))
+        if shift_labels is None:
             loss = None
             logits = self.predict(kept_positions(hidden_states, logits_to_keep))
         else:
-            targets = next_tokens(labels, packed_sequence_ids(position_ids, batch_size=len(labels)))
             loss, logits = self.predict_labels(
-                hidden_states, targets, count=num_items_in_batch, return_logits=return_logits
+                hidden_states, shift_labels, count=num_items_in_batch, return_logits=return_logits
             )
         return CausalLMOutputWithPast(
             loss=loss,
@@ -504,36 +522,21 @@ class MiniLMForNextSentencePrediction(MiniLMPreTrainedModel):
 class ClassifierHead(MiniLMPreTrainedModel):
     """What the fine-tuning heads share: backbone, pooling and dropout. The direction stays as it is."""
 
-    def __init__(self, config: MiniLMConfig, *, pooled: bool) -> None:
+    def __init__(self, config: MiniLMConfig, *, has_pooler: bool) -> None:
         super().__init__(config)
         self.model = MiniLMModel(config)
         # The pooler is trained on the first token, which under causal attention has seen only itself.
         self.pooling = config.classifier_pooling or ("last" if config.is_causal else "first")
-        self.pooler = Pooler(config) if pooled and self.pooling == "first" else nn.Identity()
+        self.pooler = Pooler(config) if has_pooler and self.pooling == "first" else nn.Identity()
         dropout = config.hidden_dropout if config.classifier_dropout is None else config.classifier_dropout
         self.dropout = nn.Dropout(dropout)
-
-    def pool(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
-        """Make one vector [B, E] of a sequence [B, T, E], padded on either side."""
-        if self.pooling == "first" and attention_mask is None:
-            return hidden_states[:, 0]
-        mask = attention_mask
-        if mask is None:
-            mask = torch.ones(hidden_states.shape[:2], dtype=torch.long, device=hidden_states.device)
-        if self.pooling == "mean":
-            weights = mask.to(hidden_states.dtype)[..., None]
-            return (hidden_states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
-        places = torch.arange(mask.shape[1], device=mask.device)
-        # Left padding moves the first token, right padding the last.
-        chosen = (mask * (places + 1 if self.pooling == "last" else mask.shape[1] - places)).argmax(dim=1)
-        return hidden_states[torch.arange(len(hidden_states), device=mask.device), chosen]
 
 
 class MiniLMForSequenceClassification(ClassifierHead):
     """A class, several classes, or a number for a whole text."""
 
     def __init__(self, config: MiniLMConfig) -> None:
-        super().__init__(config, pooled=True)
+        super().__init__(config, has_pooler=True)
         self.num_labels = cast(int, config.num_labels)
         self.classifier = nn.Linear(config.hidden_size, self.num_labels)
         self.post_init()
@@ -573,8 +576,8 @@ class MiniLMForSequenceClassification(ClassifierHead):
             inputs_embeds=inputs_embeds,
             **kwargs,
         )
-        pooled = self.pooler(self.pool(outputs.last_hidden_state, attention_mask))
-        logits = self.classifier(self.dropout(pooled))
+        features = self.pooler(pooled(outputs.last_hidden_state, attention_mask, self.pooling))
+        logits = self.classifier(self.dropout(features))
         loss = None if labels is None else self._loss(logits, labels, num_items_in_batch)
         return SequenceClassifierOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
@@ -603,7 +606,7 @@ class MiniLMForTokenClassification(ClassifierHead):
     """A class for every token: names, parts of speech."""
 
     def __init__(self, config: MiniLMConfig) -> None:
-        super().__init__(config, pooled=False)
+        super().__init__(config, has_pooler=False)
         self.num_labels = cast(int, config.num_labels)
         self.classifier = nn.Linear(config.hidden_size, self.num_labels)
         self.post_init()
@@ -656,7 +659,7 @@ class MiniLMForQuestionAnswering(ClassifierHead):
     """Where in a text the answer begins and ends."""
 
     def __init__(self, config: MiniLMConfig) -> None:
-        super().__init__(config, pooled=False)
+        super().__init__(config, has_pooler=False)
         # Not `classifier`: a checkpoint of another head then opens here, whatever its number of classes.
         self.qa_outputs = nn.Linear(config.hidden_size, 2)
         self.post_init()
@@ -723,7 +726,7 @@ class MiniLMForMultipleChoice(ClassifierHead):
     """Which of several continuations fits."""
 
     def __init__(self, config: MiniLMConfig) -> None:
-        super().__init__(config, pooled=True)
+        super().__init__(config, has_pooler=True)
         # Not `classifier`: a checkpoint of another head then opens here, whatever its number of classes.
         self.score = nn.Linear(config.hidden_size, 1)
         self.post_init()
@@ -768,8 +771,8 @@ class MiniLMForMultipleChoice(ClassifierHead):
             inputs_embeds=each[4],
             **kwargs,
         )
-        pooled = self.pooler(self.pool(outputs.last_hidden_state, each[1]))
-        logits = self.score(self.dropout(pooled)).view(-1, num_choices)
+        features = self.pooler(pooled(outputs.last_hidden_state, each[1], self.pooling))
+        logits = self.score(self.dropout(features)).view(-1, num_choices)
         loss = None if labels is None else normalised_cross_entropy(logits, labels.view(-1), count=num_items_in_batch)
         return MultipleChoiceModelOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions

@@ -90,17 +90,23 @@ def inputs_of(kind: str, input_ids: torch.Tensor) -> dict[str, torch.Tensor]:
     return {"input_ids": input_ids, "attention_mask": mask}
 
 
+@pytest.mark.parametrize("scheme", ["rope", "alibi", "relative_bias"])
 @pytest.mark.parametrize("key_value_heads", [1, 4])
 @pytest.mark.parametrize("is_causal", [False, True])
 @pytest.mark.parametrize("kind", ["whole", "right", "left", "packed"])
 def test_sdpa_equals_the_written_out_attention_forward_and_backward(
-    make_model, draw_tokens, kind, is_causal, key_value_heads
+    make_model, draw_tokens, kind, is_causal, key_value_heads, scheme
 ):
     inputs = inputs_of(kind, draw_tokens(3, 11))
     results = []
     for attention in ("eager", "sdpa"):
         model = make_model(
-            MiniLMModel, attention=attention, is_causal=is_causal, num_key_value_heads=key_value_heads, qk_norm=True
+            MiniLMModel,
+            attention=attention,
+            is_causal=is_causal,
+            num_key_value_heads=key_value_heads,
+            qk_norm=True,
+            position_embedding=scheme,
         )
         outputs = model(**inputs).last_hidden_state
         weights = torch.linspace(-1, 1, outputs.numel()).view_as(outputs)
@@ -136,7 +142,7 @@ def test_every_token_moves_every_output_of_a_bidirectional_model(make_model, dra
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("is_causal", [False, True])
-@pytest.mark.parametrize("scheme", ["none", "learned", "sinusoidal", "rope"])
+@pytest.mark.parametrize("scheme", ["none", "learned", "sinusoidal", "rope", "alibi", "relative_bias"])
 def test_padding_on_either_side_leaves_the_outputs_of_real_tokens_alone(
     make_model, draw_tokens, attention, is_causal, scheme
 ):

@@ -49,10 +49,21 @@ def test_a_keyword_that_resembles_no_field_is_kept_as_an_attribute():
         ({"attention_dropout": -0.1}, r"attention_dropout \(-0.1\) must lie in \[0, 1\)"),
         ({"type_vocab_size": -1}, r"type_vocab_size \(-1\) must not be negative"),
         ({"head_dim": 7}, r"head_dim \(7\) must be even for rope"),
-        ({"rope_parameters": {"rope_type": "linear", "factor": 2.0}}, r"rope_type'\] \(linear\) must be 'default'"),
+        (
+            {"rope_parameters": {"rope_type": "longrope", "factor": 2.0}},
+            r"rope_type'\] \(longrope\) must be one of default",
+        ),
+        (
+            {"head_dim": 6, "partial_rotary_factor": 0.5},
+            r"head_dim \(6\) must be even for rope, .* \(3 with a partial_rotary_factor of 0.5",
+        ),
+        (
+            {"position_embedding": "relative_bias", "relative_attention_num_buckets": 9},
+            r"num_buckets \(9\) must be even",
+        ),
         (
             {"position_embedding": "learned", "rope_parameters": {"rope_theta": 5.0}},
-            r"rope_parameters must be None for position_embedding \(learned\)",
+            r"rope_parameters and partial_rotary_factor must be None for position_embedding \(learned\)",
         ),
         (
             {"position_embedding": "sinusoidal", "hidden_size": 9, "num_attention_heads": 3},
@@ -85,6 +96,25 @@ def test_a_configuration_comes_back_equal_from_its_file(tmp_path, preset, size):
     config = MiniLMConfig.preset(preset, size, vocab_size=101)
     config.save_pretrained(tmp_path)
     assert MiniLMConfig.from_pretrained(tmp_path).to_dict() == config.to_dict()
+
+
+def test_a_saved_configuration_opens_whatever_another_library_has_put_into_it(tmp_path, make_config):
+    config = make_config()
+    config.norm_epsilon = 1e-3  # so near to norm_eps that a constructor would refuse it
+    config.sliding_window = 4  # no layer has a window
+    config.save_pretrained(tmp_path)
+    assert MiniLMConfig.from_pretrained(tmp_path).to_dict() == config.to_dict()
+
+
+def test_the_plans_for_several_processes_name_only_what_is_there_and_no_attention_under_a_bias(make_config):
+    plans = {
+        fields: MiniLMModel(make_config(feed_forward=fields[0], position_embedding=fields[1])).tp_plan
+        for fields in (("gated", "rope"), ("plain", "rope"), ("gated", "alibi"))
+    }
+    whole = set(plans["gated", "rope"])
+    assert "layers.*.attention.query" in whole
+    assert whole - set(plans["plain", "rope"]) == {"layers.*.feed_forward.gate"}
+    assert whole - set(plans["gated", "alibi"]) == {name for name in whole if "attention" in name}
 
 
 def test_overrides_win_over_the_preset_and_the_size():

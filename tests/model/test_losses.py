@@ -221,3 +221,11 @@ def test_gradient_checkpointing_gives_equal_gradients(make_model, draw_tokens, s
     for model in (plain, saving):
         model(input_ids, labels=masked_labels(input_ids), **batch).loss.backward()
     assert_equal_gradients(plain, saving)
+
+
+def test_labels_that_are_already_shifted_take_the_place_of_labels(make_model, draw_tokens):
+    model, tokens = make_model(MiniLMForCausalLM), draw_tokens(2, 9)
+    shifted = next_tokens(tokens)
+    expected = model(tokens, labels=tokens).loss
+    for labels in (None, tokens, tokens.flip(0)):
+        torch.testing.assert_close(model(tokens, labels=labels, shift_labels=shifted).loss, expected)

@@ -44,7 +44,7 @@ def test_packed_rows_equal_separate_sequences_in_outputs_and_gradients(
         torch.testing.assert_close(ours, theirs, atol=5e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("scheme", ["none", "learned", "sinusoidal"])
+@pytest.mark.parametrize("scheme", ["none", "learned", "sinusoidal", "alibi", "relative_bias"])
 @pytest.mark.parametrize("is_causal", [False, True], ids=["bidirectional", "causal"])
 def test_packing_cannot_be_seen_under_any_position_scheme(make_model, draw_tokens, scheme, is_causal):
     model = make_model(MiniLMModel, attention="sdpa", is_causal=is_causal, position_embedding=scheme)

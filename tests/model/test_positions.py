@@ -2,7 +2,11 @@ import math
 
 import pytest
 import torch
+from transformers import LlamaConfig
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+from transformers.models.t5.modeling_t5 import T5Attention
 
 from hf_minilm import MiniLMForMaskedLM, MiniLMModel
 from hf_minilm.model.positions import POSITION_SCHEMES, angles_of, build_positions, rotate
@@ -62,7 +66,112 @@ def test_angles_are_position_times_a_geometric_progression():
     torch.testing.assert_close(angles, torch.tensor([[[3.0, 0.3]]]))
 
 
-@pytest.mark.parametrize("scheme", ["learned", "sinusoidal", "rope"])
+SCALINGS = {
+    "linear": {"factor": 3.0},
+    "dynamic": {"factor": 2.5},
+    "yarn": {"factor": 4.0, "original_max_position_embeddings": 24},
+    "yarn with its own ends": {"factor": 3.0, "beta_fast": 5.0, "beta_slow": 0.5, "truncate": False},
+    "yarn with a factor of its own": {"factor": 3.0, "attention_factor": 0.7},
+    "yarn as in DeepSeek": {"factor": 8.0, "mscale": 0.7, "mscale_all_dim": 1.1},
+    "llama3": {"factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 33},
+}
+
+
+@pytest.mark.parametrize("share", [None, 0.5])
+@pytest.mark.parametrize("longest", [12, 100])
+@pytest.mark.parametrize("name", SCALINGS)
+def test_every_scaling_turns_by_the_angles_that_transformers_computes(make_config, name, longest, share):
+    parameters = {"rope_type": name.split()[0], "rope_theta": 700.0, **SCALINGS[name]}
+    sizes = {"hidden_size": 96, "num_attention_heads": 4, "max_position_embeddings": 41}
+    config = make_config(**sizes, rope_parameters=dict(parameters), partial_rotary_factor=share)
+    theirs = LlamaConfig(**sizes, head_dim=24, rope_parameters={**parameters, "partial_rotary_factor": share or 1.0})
+    frequencies, factor = ROPE_INIT_FUNCTIONS[parameters["rope_type"]](theirs, torch.device("cpu"), seq_len=longest + 1)
+    positions = torch.tensor([[0, 5, longest]])
+    angles = positions[0, :, None] * frequencies
+    cosine, sine = build_positions(config).rotation(positions)
+    assert cosine.shape == (1, 1, 3, 12 if share else 24)
+    torch.testing.assert_close(cosine[0, 0], angles.cos().repeat(1, 2) * factor, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(sine[0, 0], angles.sin().repeat(1, 2) * factor, atol=1e-5, rtol=1e-5)
+
+
+def test_features_beyond_the_turned_share_are_left_as_they_are(make_config):
+    config = make_config(hidden_size=96, partial_rotary_factor=0.25)
+    features = torch.randn(2, 4, 9, 24, generator=torch.Generator().manual_seed(2))
+    turned = rotate(features, build_positions(config).rotation(torch.arange(9)[None]))
+    assert torch.equal(turned[..., 6:], features[..., 6:])
+    assert (turned[:, :, 1:, :6] != features[:, :, 1:, :6]).all()
+
+
+def test_sliding_layers_may_turn_by_a_theta_of_their_own(make_config):
+    config = make_config(
+        layer_types=["full_attention", "sliding_attention"],
+        sliding_window=3,
+        rope_parameters={
+            "full_attention": {"rope_type": "default", "rope_theta": 900.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10.0},
+        },
+    )
+    scheme, positions = build_positions(config), torch.tensor([[4]])
+    for layer_type, theta in (("full_attention", 900.0), ("sliding_attention", 10.0)):
+        cosine, _ = scheme.rotation(positions, layer_type)
+        torch.testing.assert_close(cosine.flatten()[:3], angles_of(positions, 6, theta=theta).flatten().cos())
+
+
+@pytest.mark.parametrize("num_heads", [1, 2, 3, 6, 8, 12, 20])
+def test_linear_biases_have_the_slopes_of_bloom(make_config, num_heads):
+    config = make_config(
+        hidden_size=60 * num_heads,
+        num_attention_heads=num_heads,
+        num_key_value_heads=1,
+        position_embedding="alibi",
+        is_causal=True,
+    )
+    positions = torch.arange(7)[None]
+    biases = build_positions(config).added_to_scores(positions, positions)[0]  # [H, T, S]
+    # Bloom adds slope x key position: the same to a softmax, as a query's own position is common to all its keys.
+    theirs = build_alibi_tensor(torch.ones(1, 7), num_heads, torch.float32)
+    torch.testing.assert_close(biases - biases[:, :, :1], theirs.expand(-1, 7, -1))
+
+
+def test_linear_biases_are_symmetric_where_attention_looks_both_ways(make_config):
+    scheme = build_positions(make_config(position_embedding="alibi"))
+    biases = scheme.added_to_scores(torch.arange(9)[None], torch.arange(9)[None])
+    assert torch.equal(biases, biases.transpose(-1, -2))
+    assert biases[0, 0, 4].tolist() == [-0.25 * abs(4 - key) for key in range(9)]
+
+
+@pytest.mark.parametrize("is_causal", [False, True])
+@pytest.mark.parametrize(("num_buckets", "max_distance"), [(32, 128), (8, 20), (6, 9)])
+def test_distances_fall_into_the_buckets_of_t5(make_config, is_causal, num_buckets, max_distance):
+    config = make_config(
+        position_embedding="relative_bias",
+        is_causal=is_causal,
+        relative_attention_num_buckets=num_buckets,
+        relative_attention_max_distance=max_distance,
+    )
+    distances = torch.arange(-300, 301)
+    theirs = T5Attention._relative_position_bucket(
+        distances, bidirectional=not is_causal, num_buckets=num_buckets, max_distance=max_distance
+    )
+    assert torch.equal(build_positions(config).buckets(distances), theirs)
+
+
+@pytest.mark.parametrize("is_causal", [False, True])
+@pytest.mark.parametrize("scheme", ["alibi", "relative_bias"])
+def test_biases_depend_on_the_distance_and_the_head_alone(make_config, scheme, is_causal):
+    torch.manual_seed(0)
+    scheme = build_positions(make_config(position_embedding=scheme, is_causal=is_causal))
+    near, far = (
+        scheme.added_to_scores(torch.arange(9)[None] + start, torch.arange(9)[None] + start) for start in (0, 77)
+    )
+    torch.testing.assert_close(near, far)
+    for distance in range(-8, 9):
+        diagonal = near[0].diagonal(distance, dim1=1, dim2=2)
+        torch.testing.assert_close(diagonal, diagonal[:, :1].expand_as(diagonal))
+    assert (near[0, 0] - near[0, 1]).abs().max() > 0
+
+
+@pytest.mark.parametrize("scheme", ["learned", "sinusoidal", "rope", "relative_bias"])
 def test_every_scheme_but_none_tells_the_order_of_the_tokens(make_model, draw_tokens, scheme):
     input_ids = draw_tokens(1, 8)
     for name in (scheme, "none"):
@@ -82,7 +191,7 @@ def test_a_sequence_longer_than_the_learned_table_is_refused_in_one_line(make_mo
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("scheme", ["none", "sinusoidal", "rope"])
+@pytest.mark.parametrize("scheme", ["none", "sinusoidal", "rope", "alibi", "relative_bias"])
 def test_schemes_without_a_table_take_sequences_longer_than_declared(make_model, draw_tokens, scheme):
     outputs = make_model(MiniLMModel, position_embedding=scheme)(draw_tokens(1, 60)).last_hidden_state
     assert outputs.isfinite().all()
@@ -95,5 +204,5 @@ def test_an_unknown_scheme_is_refused_with_the_nearest_name(make_config):
         build_positions(make_config(position_embedding="sinusoid"))
 
 
-def test_the_registry_holds_the_four_schemes():
-    assert list(POSITION_SCHEMES) == ["none", "learned", "sinusoidal", "rope"]
+def test_the_registry_holds_the_six_schemes():
+    assert list(POSITION_SCHEMES) == ["none", "learned", "sinusoidal", "rope", "alibi", "relative_bias"]
