@@ -5,9 +5,9 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from . import pretrain
+from . import check, pretrain
 
-SUBCOMMANDS = {"pretrain": pretrain}
+SUBCOMMANDS = {"pretrain": pretrain, "check": check}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
