@@ -1,6 +1,6 @@
 PYTHON ?= python
 
-.PHONY: check test format
+.PHONY: check test conformance format
 
 check:  ## All that must pass before a change goes in.
 	$(PYTHON) -m ruff check .
@@ -11,6 +11,9 @@ check:  ## All that must pass before a change goes in.
 
 test:  ## The tests alone; make test PYTEST_ARGUMENTS="tests/data -x" runs some of them.
 	$(PYTHON) -m pytest $(PYTEST_ARGUMENTS)
+
+conformance:  ## transformers' own common tests over our classes; fetches its source distribution into the cache once.
+	$(PYTHON) -m pytest tests/conformance -m conformance $(PYTEST_ARGUMENTS)
 
 format:  ## Rewrite the code in the project's form.
 	$(PYTHON) -m ruff check --fix .
