@@ -269,8 +269,14 @@ class MiniLMConfig(PreTrainedConfig):
 
     def convert_rope_params_to_dict(self, **kwargs: Any) -> dict[str, Any]:
         """Fill `rope_parameters` for rotary positions only: any other scheme keeps None."""
-        if self.position_embedding == "rope":
-            return super().convert_rope_params_to_dict(**kwargs)
+        if self.position_embedding != "rope":
+            return kwargs
+        kwargs = super().convert_rope_params_to_dict(**kwargs)
+        by_layer_type = {name: value for name, value in (self.rope_parameters or {}).items() if isinstance(value, dict)}
+        if by_layer_type:
+            # Older versions of transformers leave the common values beside the dictionaries, and refuse them later.
+            common = {name: value for name, value in (self.rope_parameters or {}).items() if name not in by_layer_type}
+            self.rope_parameters = {name: {**common, **value} for name, value in by_layer_type.items()}
         return kwargs
 
     def validate_architecture(self) -> None:
