@@ -39,6 +39,7 @@ def train(objective: str, scheme: str, arguments: argparse.Namespace) -> Path:
         "data.corpus": arguments.corpus,
         "objective.name": objective,
         "training.budget": arguments.budget,
+        "tokenizer.vocab_size": arguments.vocab_size,
         "model.overrides": {"position_embedding": scheme, "max_position_embeddings": _LONGEST},
         "evaluation.every": "never",
         "training.save_every": "never",
@@ -53,7 +54,7 @@ def held_out_spans(corpus: str, tokenizer: Any) -> torch.Tensor:
     """Cut stretches of 1024 tokens out of held-out documents that are long enough, [spans, 1024]."""
     spans: list[list[int]] = []
     for document in Corpus([corpus]).documents("validation"):
-        ids = tokenizer(document.text, add_special_tokens=False)["input_ids"]
+        ids = tokenizer(document.text, add_special_tokens=False, verbose=False)["input_ids"]
         spans += [ids[start : start + _LONGEST] for start in range(0, len(ids) - _LONGEST + 1, _LONGEST)]
         if len(spans) >= _SPANS:
             break
@@ -121,6 +122,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", default="builtin:docs", help="a corpus with documents of over 1024 tokens")
     parser.add_argument("--budget", default="90s", help="training of each model, as 90s or 1000steps")
+    parser.add_argument("--vocab-size", type=int, default=4000, help="tokens in the vocabulary; fewer train faster")
     parser.add_argument("--schemes", nargs="+", default=list(POSITION_SCHEMES), choices=list(POSITION_SCHEMES))
     parser.add_argument("--objectives", nargs="+", default=list(OBJECTIVES), choices=OBJECTIVES)
     parser.add_argument("--output", type=Path, default=Path("runs/position_lab"))

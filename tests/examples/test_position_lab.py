@@ -30,8 +30,8 @@ def test_the_lab_writes_a_loss_for_each_scheme_and_length(
 ) -> None:
     monkeypatch.setenv("HF_MINILM_CACHE", str(tmp_path / "cache"))
     output = tmp_path / "lab"
-    words = ["--corpus", str(corpus), "--budget", "2steps", "--schemes", "rope", "alibi", "--output", str(output)]
-    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *words])
+    settings = f"--corpus {corpus} --budget 2steps --vocab-size 300 --schemes rope alibi --output {output}"
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *settings.split()])
     names = runpy.run_path(str(SCRIPT), run_name="__main__")
     losses = json.loads((output / "losses.json").read_text(encoding="utf-8"))
     assert {objective: list(schemes) for objective, schemes in losses.items()} == {
