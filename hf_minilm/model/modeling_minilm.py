@@ -169,11 +169,12 @@ class MiniLMModel(MiniLMPreTrainedModel):
             for layer in self._one_layer_a_type()
         }
         for layer in self.layers:
-            arguments = dict(context[cast(str, layer.layer_type)])
+            told = context[cast(str, layer.layer_type)]
             hidden_states = layer(
                 hidden_states,
-                arguments.pop("position_bias"),
-                **arguments,
+                told["position_bias"],
+                attention_mask=told["attention_mask"],
+                rotation=told["rotation"],
                 past_key_values=past_key_values,
                 position_ids=position_ids,
                 **kwargs,
