@@ -10,7 +10,7 @@ import glob
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,19 +22,32 @@ from .world import World
 
 Split = Literal["train", "validation"]
 BUILTIN_SOURCES = ("builtin:world", "builtin:docs")
+SAMPLED_STORIES = 64  # the opening stories of a built-in source show a change of its lexicon or grammar
 _FEWEST_HELD_OUT_STORIES = 200
 # Part of every fingerprint: a change in how sources become documents needs another number.
 _READING_VERSION = 1
-_SAMPLED_STORIES = 64
 
 
 @dataclass(frozen=True, slots=True)
-class _File:
+class SourceFile:
+    """A file to read.
+
+    Attributes:
+        path: Where it is.
+        named: Whether the user named it, rather than a folder or glob that it is in: then it must have something.
+    """
+
     path: Path
-    named: bool  # by the user, not found in a folder: then it must have text
+    named: bool
+
+    def identity(self) -> str:
+        """Its name and the SHA-256 of its bytes."""
+        with self.path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256")
+        return f"file {self.path.name} {digest.hexdigest()}"
 
 
-_Part = _File | HubDataset | str
+Part = SourceFile | HubDataset | str
 
 
 class Corpus:
@@ -67,25 +80,21 @@ class Corpus:
         validation_share: float = 0.05,
         seed: int = 0,
     ) -> None:
-        if isinstance(sources, str) or not sources:
-            raise ValueError(
-                f"sources ({sources!r}) must be a list of at least one source; name a file or builtin:world."
-            )
-        if not 0.0 < validation_share < 1.0:
-            raise ValueError(f"validation_share ({validation_share}) must be between 0 and 1; try 0.05.")
-        if encoding_errors not in ("strict", "replace"):
-            raise ValueError(f"encoding_errors ({encoding_errors}) must be strict or replace; choose one of them.")
-        if world_documents < 1:
-            raise ValueError(f"world_documents ({world_documents}) must be at least 1; give a larger number.")
+        check_settings(
+            sources,
+            builtins=BUILTIN_SOURCES,
+            encoding_errors=encoding_errors,
+            world_documents=world_documents,
+            validation_share=validation_share,
+        )
         self._encoding_errors = encoding_errors
         self._world_documents = world_documents
         self._validation_share = validation_share
-        self._skipped_paths: Counter[str] = Counter()
         self._skipped: Counter[str] = Counter()
         self._fingerprint: str | None = None
         self._world = World(languages, seed=seed) if "builtin:world" in sources else None
         self._only_world = list(sources) == ["builtin:world"]
-        self._parts = self._resolve(sources)
+        self._parts, self._skipped_paths = resolve_sources(sources, builtins=BUILTIN_SOURCES, suffixes=SUFFIXES)
 
     @property
     def world(self) -> World | None:
@@ -118,49 +127,9 @@ class Corpus:
             OSError: a file or the Hub cannot be read.
         """
         if self._fingerprint is None:
-            digest = hashlib.sha256()
             settings = f"{_READING_VERSION} {self._encoding_errors} {self._validation_share!r}"
-            for value in (settings, *map(self._identity, self._parts)):
-                digest.update(f"{len(value)}:{value}\n".encode())
-            self._fingerprint = digest.hexdigest()
+            self._fingerprint = joint_hash((settings, *map(self._identity, self._parts)))
         return self._fingerprint
-
-    def _resolve(self, sources: Sequence[str]) -> list[_Part]:
-        parts: list[_Part] = []
-        seen: set[Path | str] = set()
-        for source in sources:
-            if source.startswith("builtin:"):
-                candidates: list[_Part] = [_builtin(source)]
-            elif source.startswith("hub:"):
-                candidates = [HubDataset(source.removeprefix("hub:"))]
-            else:
-                candidates = list(self._files(source))
-            for part in candidates:
-                key = part.path.resolve() if isinstance(part, _File) else source
-                if key in seen:
-                    self._skipped_paths["repeated sources"] += 1
-                    continue
-                seen.add(key)
-                parts.append(part)
-        return parts
-
-    def _files(self, source: str) -> list[_File]:
-        path = Path(source).expanduser()
-        if path.is_file():
-            if suffix_of(path) is None:
-                raise ValueError(f"source ({source}) must end in one of {', '.join(SUFFIXES)}; rename or convert it.")
-            return [_File(path, named=True)]
-        # Path.glob takes no absolute pattern. A name that exists is no pattern, whatever characters it has.
-        pattern = glob.escape(str(path)) if path.is_dir() else str(path)
-        matches = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207
-        if not matches:
-            raise FileNotFoundError(f"source ({source}) must be a file, folder or glob that exists; check the path.")
-        found = list(itertools.chain.from_iterable(map(_files_under, matches)))
-        known = [_File(file, named=False) for file in found if suffix_of(file) is not None]
-        self._skipped_paths["unknown files"] += len(found) - len(known)
-        if not known:
-            raise ValueError(f"source ({source}) must have files ending in one of {', '.join(SUFFIXES)}; add one.")
-        return known
 
     def _divide(self, split: Split) -> Iterator[Document]:
         skipped = self._skipped = Counter()
@@ -176,8 +145,7 @@ class Corpus:
                 yield document
 
     def _stories(self, world: World, split: Split) -> Iterator[Document]:
-        held_out = max(_FEWEST_HELD_OUT_STORIES, round(self._world_documents * self._validation_share))
-        return world.documents(self._world_documents if split == "train" else held_out, split=split)
+        return world.documents(num_stories(split, self._world_documents, self._validation_share), split=split)
 
     def _found_documents(self, skipped: Counter[str]) -> Iterator[Document]:
         """The documents with text of every source but `builtin:world`, counting the empty ones."""
@@ -189,13 +157,13 @@ class Corpus:
                     yield document
                 else:
                     skipped["empty documents"] += 1
-            if isinstance(part, _File) and not has_text:
+            if isinstance(part, SourceFile) and not has_text:
                 if part.named:
                     raise ValueError(f"file ({part.path}) must have text; remove it from the sources or fill it.")
                 skipped["empty files"] += 1
 
-    def _read(self, part: _Part) -> Iterator[Document]:
-        if isinstance(part, _File):
+    def _read(self, part: Part) -> Iterator[Document]:
+        if isinstance(part, SourceFile):
             return read_file(part.path, encoding_errors=self._encoding_errors)
         if isinstance(part, HubDataset):
             return part.documents(encoding_errors=self._encoding_errors)
@@ -214,26 +182,119 @@ class Corpus:
         kept = paragraphs[:-held_out] if split == "train" else paragraphs[-held_out:]
         return Document(kept, f"{source}:{split}")
 
-    def _identity(self, part: _Part) -> str:
-        if isinstance(part, _File):
-            with part.path.open("rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256")
-            return f"file {part.path.name} {digest.hexdigest()}"
+    def _identity(self, part: Part) -> str:
+        if isinstance(part, SourceFile):
+            return part.identity()
         if isinstance(part, HubDataset):
             return f"hub {part.fingerprint()}"
         if part == "builtin:docs":
             return f"{part} {documentation_versions()}"
         assert self._world is not None  # made with the sources
-        # The opening stories show a change of lexicon or grammar.
-        opening = "\n".join(story.text for story in self._world.documents(_SAMPLED_STORIES))
+        opening = "\n".join(story.text for story in self._world.documents(SAMPLED_STORIES))
         return f"{part} {self._world.languages} {self._world.seed} {self._world_documents} {opening}"
 
 
-def _builtin(source: str) -> str:
-    if source in BUILTIN_SOURCES:
+def check_settings(
+    sources: Sequence[str],
+    *,
+    builtins: Sequence[str],
+    encoding_errors: str,
+    world_documents: int,
+    validation_share: float,
+) -> None:
+    """Raises ValueError where a setting that all corpora have is out of range."""
+    if isinstance(sources, str) or not sources:
+        raise ValueError(f"sources ({sources!r}) must be a list of at least one source; name a file or {builtins[0]}.")
+    if not 0.0 < validation_share < 1.0:
+        raise ValueError(f"validation_share ({validation_share}) must be between 0 and 1; try 0.05.")
+    if encoding_errors not in ("strict", "replace"):
+        raise ValueError(f"encoding_errors ({encoding_errors}) must be strict or replace; choose one of them.")
+    if world_documents < 1:
+        raise ValueError(f"world_documents ({world_documents}) must be at least 1; give a larger number.")
+
+
+def resolve_sources(
+    sources: Sequence[str], *, builtins: Sequence[str], suffixes: Sequence[str]
+) -> tuple[list[Part], "Counter[str]"]:
+    """Finds what the sources name: files, Hub data sets and built-in sources, each once, in order.
+
+    Args:
+        sources: As `Corpus` takes them.
+        builtins: The names of the built-in sources.
+        suffixes: Those of the files that can be read.
+
+    Returns:
+        The parts, and how many "unknown files" and "repeated sources" were passed over.
+
+    Raises:
+        ValueError: a source has no known form or suffix, or a folder has no file to read.
+        FileNotFoundError: a path does not exist, or a glob matches nothing.
+    """
+    parts: list[Part] = []
+    seen: set[Path | str] = set()
+    skipped: Counter[str] = Counter()
+    for source in sources:
+        if source.startswith("builtin:"):
+            candidates: list[Part] = [_builtin(source, builtins)]
+        elif source.startswith("hub:"):
+            candidates = [HubDataset(source.removeprefix("hub:"))]
+        else:
+            candidates = list(_files(source, suffixes, skipped))
+        for part in candidates:
+            key = part.path.resolve() if isinstance(part, SourceFile) else source
+            if key in seen:
+                skipped["repeated sources"] += 1
+                continue
+            seen.add(key)
+            parts.append(part)
+    return parts, skipped
+
+
+def num_stories(split: Split, world_documents: int, validation_share: float) -> int:
+    """How many stories of a built-in source one part has: the held-out ones are a share of the others, at least 200."""
+    if split == "train":
+        return world_documents
+    return max(_FEWEST_HELD_OUT_STORIES, round(world_documents * validation_share))
+
+
+def joint_hash(values: Iterable[str]) -> str:
+    """The SHA-256 (hex) of texts in order, and of where each ends."""
+    digest = hashlib.sha256()
+    for value in values:
+        digest.update(f"{len(value)}:{value}\n".encode())
+    return digest.hexdigest()
+
+
+def falls_under(content: bytes, share: float) -> bool:
+    """Whether the hash of some bytes falls under a share of all hashes."""
+    digest = hashlib.blake2b(content, digest_size=8).digest()
+    return int.from_bytes(digest, "little") < share * 2**64
+
+
+def _builtin(source: str, builtins: Sequence[str]) -> str:
+    if source in builtins:
         return source
-    nearest = difflib.get_close_matches(source, BUILTIN_SOURCES, n=1, cutoff=0.0)[0]
-    raise ValueError(f"source ({source}) must be {' or '.join(BUILTIN_SOURCES)}; the nearest is {nearest}.")
+    nearest = difflib.get_close_matches(source, builtins, n=1, cutoff=0.0)[0]
+    raise ValueError(f"source ({source}) must be {' or '.join(builtins)}; the nearest is {nearest}.")
+
+
+def _files(source: str, suffixes: Sequence[str], skipped: "Counter[str]") -> list[SourceFile]:
+    path = Path(source).expanduser()
+    if path.is_file():
+        if suffix_of(path, suffixes) is None:
+            raise ValueError(f"source ({source}) must end in one of {', '.join(suffixes)}; rename or convert it.")
+        return [SourceFile(path, named=True)]
+    # Path.glob takes no absolute pattern. A name that exists is no pattern, whatever characters it has.
+    pattern = glob.escape(str(path)) if path.is_dir() else str(path)
+    matches = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207
+    if not matches:
+        raise FileNotFoundError(f"source ({source}) must be a file, folder or glob that exists; check the path.")
+    found = list(itertools.chain.from_iterable(map(_files_under, matches)))
+    known = [SourceFile(file, named=False) for file in found if suffix_of(file, suffixes) is not None]
+    skipped["unknown files"] += len(found) - len(known)
+    if not known:
+        raise ValueError(f"source ({source}) must have files ending in one of {', '.join(suffixes)}; add one.")
+    return known
 
 
 def _files_under(path: Path) -> list[Path]:
@@ -247,5 +308,4 @@ def _files_under(path: Path) -> list[Path]:
 def _is_held_out(index: int, share: float) -> bool:
     if index < 2:
         return index == 1
-    digest = hashlib.blake2b(index.to_bytes(8, "little"), digest_size=8).digest()
-    return int.from_bytes(digest, "little") < share * 2**64
+    return falls_under(index.to_bytes(8, "little"), share)

@@ -19,6 +19,7 @@ class Purpose(IntEnum):
     PAIRS = 3
     LABELS = 4
     MASKS = 5
+    SPANS = 6
 
 
 def random_bits(seed: int, purpose: Purpose, *, counter: tuple[int, int, int], size: int) -> NDArray[np.uint64]:

@@ -57,6 +57,7 @@ class Objective(Protocol):
     """What training and evaluation ask of an objective."""
 
     row_length: int
+    positions_per_row: int  # token positions of a row over all its parts
 
     def rows_in_epoch(self, epoch: int) -> int:
         """Return how many rows an epoch has."""
@@ -89,11 +90,12 @@ class CausalObjective:
     """
 
     def __init__(self, store: "TokenStore", special: "SpecialTokens", *, row_length: int, seed: int) -> None:
-        _check_row_length(row_length)
-        self._begin = _required(special.begin, "begin token", kind="a decoder")
-        self._end = _required(special.end, "end token", kind="a decoder")
-        self._pad = _required(special.pad, "padding token", kind="a decoder")
-        self.store, self.special, self.row_length, self.seed = store, special, row_length, seed
+        check_row_length(row_length)
+        self._begin = required(special.begin, "begin token", kind="a decoder")
+        self._end = required(special.end, "end token", kind="a decoder")
+        self._pad = required(special.pad, "padding token", kind="a decoder")
+        self.store, self.special, self.seed = store, special, seed
+        self.row_length = self.positions_per_row = row_length
         self._documents, self._starts, self._lengths = _causal_pieces(store.lengths, row_length)
         self._packing = _pack_at_random(self._lengths, row_length, seed=seed, epoch=0)
 
@@ -120,15 +122,15 @@ class CausalObjective:
                 starts[index, cursor] = True
                 cursor = stop
             starts[index, cursor:][:1] = True
-        return _tensors(input_ids=input_ids, position_ids=_restarting_positions(starts), labels=labels)
+        return tensors(input_ids=input_ids, position_ids=restarting_positions(starts), labels=labels)
 
     def evaluation_batches(self, rows_per_batch: int) -> Iterator[Batch]:
         """Iterate over all rows, each once, in order."""
-        return _all_rows(self, rows_per_batch)
+        return all_rows(self, rows_per_batch)
 
     def describe(self, epoch: int = 0) -> EpochFigures:  # noqa: ARG002 (the protocol's signature)
         """Return the figures of an epoch; here all have the same."""
-        return _figures(self._packing, labelled_share=0.0)
+        return figures_of(self._packing)
 
     def _write_piece(self, piece: int, row: NDArray[np.int64]) -> None:
         """Write a piece of `<s> tokens </s>`, of which it is `start` to `start + len(row)`, into its part of a row."""
@@ -192,7 +194,7 @@ class MaskedObjective:
         max_sequence_length: int | None = None,
         short_share: float = 0.1,
     ) -> None:
-        _check_row_length(row_length)
+        check_row_length(row_length)
         self.max_sequence_length = row_length if max_sequence_length is None else max_sequence_length
         if not _SHORTEST_ROW <= self.max_sequence_length <= row_length:
             raise ValueError(
@@ -204,10 +206,11 @@ class MaskedObjective:
         self.masking = Masking(
             special, mask_rate=mask_rate, mask_share=mask_share, random_share=random_share, whole_word=whole_word
         )
-        self._classify = _required(special.classify, "classification token", kind="an encoder")
-        self._separate = _required(special.separate, "separator token", kind="an encoder")
-        self._pad = _required(special.pad, "padding token", kind="an encoder")
-        self.store, self.special, self.row_length, self.seed = store, special, row_length, seed
+        self._classify = required(special.classify, "classification token", kind="an encoder")
+        self._separate = required(special.separate, "separator token", kind="an encoder")
+        self._pad = required(special.pad, "padding token", kind="an encoder")
+        self.store, self.special, self.seed = store, special, seed
+        self.row_length = self.positions_per_row = row_length
         self.next_sentence, self.short_share = next_sentence, short_share
         self._longest_text = self.max_sequence_length - (3 if next_sentence else 2)
         self._units = sentence_units(store, self._longest_text)
@@ -248,23 +251,23 @@ class MaskedObjective:
                 )
             sequence_starts[index, cursor:][:1] = True
         corrupted, labels = self._mask(step, rows, input_ids, word_starts, sequence_starts)
-        batch = _tensors(
+        batch = tensors(
             input_ids=corrupted,
-            position_ids=_restarting_positions(sequence_starts),
+            position_ids=restarting_positions(sequence_starts),
             token_type_ids=token_types,
             labels=labels,
         )
-        return batch | _tensors(next_sentence_label=pair_labels) if self.next_sentence else batch
+        return batch | tensors(next_sentence_label=pair_labels) if self.next_sentence else batch
 
     def evaluation_batches(self, rows_per_batch: int) -> Iterator[Batch]:
         """Iterate over the first epoch's rows, each once, in order, always with the same masks."""
-        return _all_rows(self, rows_per_batch)
+        return all_rows(self, rows_per_batch)
 
     def describe(self, epoch: int = 0) -> EpochFigures:
         """Return the figures of an epoch."""
         plan = self._plan(epoch)
         labelled_share = float((plan.sequences.label != IGNORED).mean()) if len(plan.sequences.label) else 0.0
-        return _figures(plan.packing, labelled_share=labelled_share)
+        return figures_of(plan.packing, labelled_share=labelled_share)
 
     def _plan(self, epoch: int) -> _Epoch:
         """Return an epoch's sequences and rows; without next sentences there is one plan for all epochs."""
@@ -353,13 +356,14 @@ def _pack_at_random(lengths: NDArray[np.int64], row_length: int, *, seed: int, e
     return pack(lengths, row_length, tie_breakers=tie_breakers)
 
 
-def _restarting_positions(starts: NDArray[np.bool_]) -> NDArray[np.int64]:
+def restarting_positions(starts: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Count positions from 0 at each start; every row begins with one, [B, T]."""
     positions = np.arange(starts.shape[1])
     return positions - np.maximum.accumulate(np.where(starts, positions, 0), axis=1)
 
 
-def _all_rows(objective: Objective, rows_per_batch: int) -> Iterator[Batch]:
+def all_rows(objective: Objective, rows_per_batch: int) -> Iterator[Batch]:
+    """Iterate over the batches of the first epoch's rows, as `Objective.evaluation_batches`."""
     if rows_per_batch < 1:
         raise ValueError(f"rows_per_batch ({rows_per_batch}) must be at least 1; give the rows of one batch.")
     num_rows = objective.rows_in_epoch(0)
@@ -368,26 +372,24 @@ def _all_rows(objective: Objective, rows_per_batch: int) -> Iterator[Batch]:
         yield objective.batch(EVALUATION_STEP, rows)
 
 
-def _figures(packing: Packing, *, labelled_share: float) -> EpochFigures:
-    return EpochFigures(
-        num_sequences=len(packing.pieces),
-        num_rows=packing.num_rows,
-        num_tokens=packing.num_tokens,
-        wasted_share=packing.wasted_share,
-        labelled_share=labelled_share,
-    )
+def figures_of(packing: Packing, *, labelled_share: float = 0.0) -> EpochFigures:
+    """Return the figures of an epoch from its packing."""
+    return EpochFigures(len(packing.pieces), packing.num_rows, packing.num_tokens, packing.wasted_share, labelled_share)
 
 
-def _tensors(**arrays: NDArray[np.int64]) -> Batch:
+def tensors(**arrays: NDArray[np.int64]) -> Batch:
+    """Return the arrays as a batch."""
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
-def _check_row_length(row_length: int) -> None:
+def check_row_length(row_length: int) -> None:
+    """Raise ValueError if a row is too short to hold anything."""
     if row_length < _SHORTEST_ROW:
         raise ValueError(f"row_length ({row_length}) must be at least {_SHORTEST_ROW}; 128 to 2048 is usual.")
 
 
-def _required(token: int | None, name: str, *, kind: str) -> int:
+def required(token: int | None, name: str, *, kind: str) -> int:
+    """Return a special token; raises ValueError where the tokenizer has none, and names the kind that has one."""
     if token is None:
         raise ValueError(f"the tokenizer's {name} (None) must exist; use {kind} tokenizer.")
     return token

@@ -9,7 +9,7 @@ import itertools
 import json
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -25,10 +25,10 @@ _HUB_ADDRESS = re.compile(r"(?P<name>[^\s:@]+)(?::(?P<configuration>[^\s:@]+))?(
 _GO_ON = "repair the text, or go on with --set data.encoding_errors=replace"
 
 
-def suffix_of(path: Path) -> str | None:
-    """The suffix by which a file is read, one of `SUFFIXES`, or None where no reader knows it."""
+def suffix_of(path: Path, suffixes: Sequence[str] = SUFFIXES) -> str | None:
+    """The suffix by which a file is read, one of `suffixes`, or None where no reader knows it."""
     name = path.name.lower()
-    return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), None)
+    return next((suffix for suffix in suffixes if name.endswith(suffix)), None)
 
 
 def read_file(path: Path, *, encoding_errors: str = "strict") -> Iterator[Document]:
@@ -55,10 +55,11 @@ def read_file(path: Path, *, encoding_errors: str = "strict") -> Iterator[Docume
     if suffix.startswith(".txt"):
         yield from _text_documents(path, encoding_errors)
         return
+    records: Iterator[tuple[int, object]]
     if suffix == ".parquet":
-        records = _parquet_records(path, encoding_errors)
+        records = parquet_records(path, _text_column, encoding_errors=encoding_errors)
     else:
-        records = _json_records(path, encoding_errors, may_be_array=not suffix.startswith(".jsonl"))
+        records = json_records(path, encoding_errors=encoding_errors)
     for number, record in records:
         paragraphs = record_paragraphs(record, f"{path}:{number}", encoding_errors=encoding_errors)
         yield Document(paragraphs, f"{path.name}:{number}")
@@ -80,12 +81,22 @@ def record_paragraphs(record: object, place: str, *, encoding_errors: str = "str
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         kind = "a string" if key == "text" else "a list of strings"
         raise ValueError(f"{place}: {key} ({type(value).__name__}) must be {kind}; convert it.")
-    if any(_SURROGATE.search(text) for text in texts):
-        if encoding_errors == "strict":
-            raise ValueError(f"{place}: {key} must be Unicode without lone surrogates; {_GO_ON}.")
-        texts = [_SURROGATE.sub("\ufffd", text) for text in texts]
-    groups = (_group_lines(clean(text.removeprefix("\ufeff")).split("\n")) for text in texts)
+    texts = [clean_value(text, f"{place}: {key}", encoding_errors=encoding_errors) for text in texts]
+    groups = (_group_lines(text.split("\n")) for text in texts)
     return tuple(itertools.chain.from_iterable(itertools.chain.from_iterable(groups)))
+
+
+def clean_value(text: str, what: str, *, encoding_errors: str = "strict") -> str:
+    """The text of a record as `clean` leaves it, without a byte order mark.
+
+    Raises:
+        ValueError: a lone surrogate, which JSON can spell and UTF-8 cannot; the message begins with `what`.
+    """
+    if _SURROGATE.search(text):
+        if encoding_errors == "strict":
+            raise ValueError(f"{what} must be Unicode without lone surrogates; {_GO_ON}.")
+        text = _SURROGATE.sub("\ufffd", text)
+    return clean(text.removeprefix("\ufeff"))
 
 
 def clean(text: str) -> str:
@@ -137,19 +148,23 @@ class HubDataset:
             OSError: the Hub cannot be reached or does not have the data set, or a folder here has its name.
             ValueError: a row has neither `text` nor `paragraphs`.
         """
-        for number, row in enumerate(self._rows()):
-            place = f"hub:{self.address}:{number}"
+        for place, row in self.rows():
             yield Document(record_paragraphs(row, place, encoding_errors=encoding_errors), place)
 
-    def _rows(self) -> Iterator[Mapping[str, Any]]:
+    def rows(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Streams the rows, each with the name of its place.
+
+        Raises:
+            OSError: the Hub cannot be reached or does not have the data set, or a folder here has its name.
+        """
         self.fingerprint()
         from datasets import load_dataset
 
         try:
             split = self._split or "train"
-            yield from load_dataset(
-                self._name, self._configuration, split=split, revision=self._revision, streaming=True
-            )
+            rows = load_dataset(self._name, self._configuration, split=split, revision=self._revision, streaming=True)
+            for number, row in enumerate(rows):
+                yield f"hub:{self.address}:{number}", row
         except Exception as error:  # as above, and the builders raise classes of their own
             raise self._failure(error) from error
 
@@ -165,9 +180,18 @@ def _text_key(keys: Iterable[str], place: str) -> str:
     names = list(keys)
     key = next((key for key in ("text", "paragraphs") if key in names), None)
     if key is None:
-        found = ", ".join(" ".join(name.split()) for name in names) or "none"
-        raise ValueError(f"{place}: keys ({found}) must have text or paragraphs; rename the key.")
+        raise ValueError(f"{place}: keys ({shown_keys(names)}) must have text or paragraphs; rename the key.")
     return key
+
+
+def shown_keys(keys: Iterable[str]) -> str:
+    """The names of keys or columns, for an error message of one line."""
+    return ", ".join(" ".join(key.split()) for key in keys) or "none"
+
+
+def _text_column(schema: Any, place: str) -> dict[str, tuple[str, ...]]:
+    key = _text_key(schema.names, place)
+    return {key: (key,)}
 
 
 def _group_lines(lines: Iterable[str]) -> Iterator[list[str]]:
@@ -195,13 +219,19 @@ def _group_lines(lines: Iterable[str]) -> Iterator[list[str]]:
 
 def _text_documents(path: Path, encoding_errors: str) -> Iterator[Document]:
     # A carriage return alone also ends a line, so that what the file takes for one line may be several.
-    lines = (clean(line).removesuffix("\n").split("\n") for line in _decoded_lines(path, encoding_errors))
+    lines = (clean(line).removesuffix("\n").split("\n") for line in decoded_lines(path, encoding_errors))
     for number, paragraphs in enumerate(_group_lines(itertools.chain.from_iterable(lines)), start=1):
         yield Document(tuple(paragraphs), f"{path.name}:{number}")
 
 
-def _decoded_lines(path: Path, encoding_errors: str) -> Iterator[str]:
-    """The decoded lines with their line breaks. No byte of a UTF-8 character is a line feed, so none is cut."""
+def decoded_lines(path: Path, encoding_errors: str) -> Iterator[str]:
+    """The decoded lines of a file that may be compressed, with their line breaks and without a byte order mark.
+
+    Raises:
+        ValueError: a byte is not UTF-8, or the file is no whole gzip file.
+        OSError: the file cannot be read.
+    """
+    # No byte of a UTF-8 character is a line feed, so none is cut.
     offset = 0
     for line in _raw_lines(path):
         skipped = len(_BYTE_ORDER_MARK) if offset == 0 and line.startswith(_BYTE_ORDER_MARK) else 0
@@ -226,9 +256,15 @@ def _raw_lines(path: Path) -> Iterator[bytes]:
         raise ValueError(f"file ({path}) must be a whole gzip file; compress it again ({_one_line(error)}).") from error
 
 
-def _json_records(path: Path, encoding_errors: str, *, may_be_array: bool) -> Iterator[tuple[int, object]]:
-    """Records with the number of their line, or of their place in the array, from 1."""
-    lines = _decoded_lines(path, encoding_errors)
+def json_records(path: Path, *, encoding_errors: str) -> Iterator[tuple[int, object]]:
+    """Records of a JSON or JSON lines file with the number of their line, or of their place in the array, from 1.
+
+    Raises:
+        ValueError: a record is no JSON, or a byte is not UTF-8; the message names the place.
+        OSError: the file cannot be read.
+    """
+    may_be_array = not (suffix_of(path) or "").startswith(".jsonl")
+    lines = decoded_lines(path, encoding_errors)
     for number, line in enumerate(lines, start=1):
         if may_be_array and line.lstrip().startswith("["):
             records = _parse(line + "".join(lines), path, number)
@@ -249,22 +285,50 @@ def _parse(text: str, path: Path, first_line: int) -> object:
         raise ValueError(f"{path}:{first_line}: record must be plain JSON; correct it ({_one_line(error)}).") from error
 
 
-def _parquet_records(path: Path, encoding_errors: str) -> Iterator[tuple[int, object]]:
+def parquet_records(
+    path: Path, find_columns: Callable[[Any, str], Mapping[str, tuple[str, ...]]], *, encoding_errors: str
+) -> Iterator[tuple[int, dict[str, object]]]:
+    """Records of some of a Parquet file's columns, of texts or lists of texts, with their number from 1.
+
+    Args:
+        path: The file.
+        find_columns: Says under which key a record has which column, given the Arrow schema and the file's name: the
+            name of the column, and the names that lead to it inside.
+        encoding_errors: As for `read_file`.
+
+    Raises:
+        ValueError: a byte is not UTF-8, or the file is no Parquet with such columns; the message names the place.
+    """
     import pyarrow
     from pyarrow import parquet
 
     number = 0
     try:
         with parquet.ParquetFile(path) as file:
-            key = _text_key(file.schema_arrow.names, str(path))
-            # As bytes: Arrow does not look whether its strings are UTF-8, and the error would not say where.
-            kind = pyarrow.large_binary() if key == "text" else pyarrow.list_(pyarrow.large_binary())
-            for batch in file.iter_batches(batch_size=_PARQUET_BATCH, columns=[key]):
-                for value in batch.column(0).cast(kind).to_pylist():
+            columns = find_columns(file.schema_arrow, str(path))
+            for batch in file.iter_batches(
+                batch_size=_PARQUET_BATCH, columns=[".".join(way) for way in columns.values()]
+            ):
+                values = [_byte_values(batch, way) for way in columns.values()]
+                for texts in zip(*values, strict=True):
                     number += 1
-                    yield number, {key: _decoded(value, f"{path}:{number}", encoding_errors)}
+                    decoded = [_decoded(text, f"{path}:{number}", encoding_errors) for text in texts]
+                    yield number, dict(zip(columns, decoded, strict=True))
     except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(f"file ({path}) must be Parquet with text; write it again ({_one_line(error)}).") from error
+
+
+def _byte_values(batch: Any, way: tuple[str, ...]) -> list[Any]:
+    """The values of a column as bytes: Arrow does not look whether its strings are UTF-8, nor says where they fail."""
+    import pyarrow
+    from pyarrow import compute
+
+    column = batch.column(way[0])
+    for name in way[1:]:
+        column = compute.struct_field(column, name)
+    is_list = pyarrow.types.is_list(column.type) or pyarrow.types.is_large_list(column.type)
+    kind = pyarrow.large_binary()
+    return cast(list[Any], column.cast(pyarrow.list_(kind) if is_list else kind).to_pylist())
 
 
 def _decoded(value: bytes | list[bytes | None] | None, place: str, encoding_errors: str) -> object:

@@ -37,7 +37,7 @@ _SCHEMA = pa.schema(
 
 
 class TokenStore:
-    """A tokenised corpus on disk, opened memory-mapped; a document without tokens is not in it.
+    """A tokenised corpus on disk, opened memory-mapped; a document without tokens is in it only where that was asked.
 
     No special tokens are stored. The data file is an Arrow stream with one row a document, which
     `datasets.Dataset.from_file` reads too.
@@ -118,6 +118,7 @@ def build_store(
     *,
     cache_folder: Path | None,
     key: str,
+    keep_empty: bool = False,
     progress: bool = True,
 ) -> TokenStore:
     """Opens the store of a corpus, tokenising the corpus first if there is none yet.
@@ -130,13 +131,16 @@ def build_store(
         tokenizer: A tokenizer with a `tokenizers` backend.
         cache_folder: Where stores are kept, under `stores`; None for `cache_root()`.
         key: Text that changes whenever the documents do.
+        keep_empty: Whether a document without tokens has its place in the store, with a length of 0, so that the
+            stores of two texts of each pair stay aligned.
         progress: Whether to show a progress bar on standard error.
 
     Raises:
         ValueError: If no document has a token.
         OSError: If the disk is full or an existing store is damaged.
     """
-    identity = json.dumps([key, tokenizer_fingerprint(tokenizer), _FORMAT_VERSION])
+    kept = ["keep_empty"] if keep_empty else []  # a store without them has the name it always had
+    identity = json.dumps([key, tokenizer_fingerprint(tokenizer), _FORMAT_VERSION, *kept])
     fingerprint = hashlib.sha256(identity.encode()).hexdigest()
     folder = (cache_root() if cache_folder is None else cache_folder) / "stores" / fingerprint[:32]
     if folder.exists():
@@ -144,7 +148,8 @@ def build_store(
     unfinished = folder.with_name(f".{folder.name}-{uuid.uuid4().hex[:8]}")
     try:
         unfinished.mkdir(parents=True)
-        _write_store(unfinished, documents(), tokenizer, fingerprint=fingerprint, progress=progress)
+        tokenised = _tokenise(documents(), tokenizer, keep_empty=keep_empty)
+        _write_store(unfinished, tokenised, fingerprint=fingerprint, progress=progress)
         lost_race = not _rename(unfinished, folder)
     except OSError as error:
         if error.errno != errno.ENOSPC:
@@ -170,12 +175,7 @@ def _rename(unfinished: Path, folder: Path) -> bool:
 
 
 def _write_store(
-    folder: Path,
-    documents: Iterator[Document],
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    fingerprint: str,
-    progress: bool,
+    folder: Path, tokenised_documents: "Iterator[_Tokenised]", *, fingerprint: str, progress: bool
 ) -> None:
     num_documents = num_tokens = 0
     chunk = _Chunk()
@@ -185,7 +185,7 @@ def _write_store(
         pa.ipc.new_stream(sink, _SCHEMA) as writer,
         tqdm(desc="tokenising", unit=" documents", disable=not progress, mininterval=0.5) as bar,
     ):
-        for tokenised in _tokenise(documents, tokenizer):
+        for tokenised in tokenised_documents:
             num_documents += 1
             num_tokens += len(tokenised.input_ids)
             chunk.documents.append(tokenised)
@@ -195,7 +195,7 @@ def _write_store(
                 chunk = _Chunk()
             bar.set_postfix(tokens=f"{num_tokens:,}", refresh=False)
             bar.update()
-        if not num_documents:
+        if not num_tokens:
             raise ValueError("documents with tokens (0) must be at least 1; give a corpus that has text.")
         if chunk.documents:
             writer.write_batch(chunk.record_batch())
@@ -235,8 +235,10 @@ class _Chunk:
         return pa.RecordBatch.from_arrays(columns, schema=_SCHEMA)
 
 
-def _tokenise(documents: Iterator[Document], tokenizer: PreTrainedTokenizerBase) -> Iterator[_Tokenised]:
-    """Iterate over the tokenised documents that have tokens."""
+def _tokenise(
+    documents: Iterator[Document], tokenizer: PreTrainedTokenizerBase, *, keep_empty: bool
+) -> Iterator[_Tokenised]:
+    """Iterate over the tokenised documents that have tokens, or over all."""
     encoder = Tokenizer.from_str(backend(tokenizer).to_str())
     encoder.no_truncation()
     encoder.no_padding()
@@ -253,8 +255,8 @@ def _tokenise(documents: Iterator[Document], tokenizer: PreTrainedTokenizerBase)
                 continue
             tokenised = _Tokenised(np.concatenate(ids), np.concatenate(flags), len(closed.text.encode()))
             ids, flags = [], []
-            if len(tokenised.input_ids):
-                tokenised.flags[0] = WORD_START | SENTENCE_START
+            tokenised.flags[:1] = WORD_START | SENTENCE_START
+            if len(tokenised.input_ids) or keep_empty:
                 yield tokenised
 
 
@@ -263,8 +265,9 @@ def _paragraph_batches(documents: Iterator[Document]) -> Iterator[list[tuple[str
     batch: list[tuple[str, str, Document | None]] = []
     characters = 0
     for document in documents:
-        last = len(document.paragraphs) - 1
-        for place, paragraph in enumerate(document.paragraphs):
+        paragraphs = document.paragraphs or ("",)  # a document without any has its place too
+        last = len(paragraphs) - 1
+        for place, paragraph in enumerate(paragraphs):
             batch.append((paragraph, "", document) if place == last else (paragraph, "\n", None))
             characters += len(paragraph)
             if len(batch) >= _PARAGRAPHS_PER_BATCH or characters >= _CHARACTERS_PER_BATCH:

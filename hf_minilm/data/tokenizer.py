@@ -1,10 +1,11 @@
 """Tokenizers trained on a corpus, in the format that `AutoTokenizer` loads without any code."""
 
 import hashlib
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,14 +19,41 @@ from .document import Document
 TokenizerKind = Literal["wordpiece", "bytelevel_bpe", "unigram"]
 
 
-_ENCODER_TOKENS = {
-    "pad_token": "[PAD]",
-    "unk_token": "[UNK]",
-    "cls_token": "[CLS]",
-    "sep_token": "[SEP]",
-    "mask_token": "[MASK]",
-}
-_DECODER_TOKENS = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """The special tokens of a tokenizer, in the order of their ids, and how they frame a text and a pair."""
+
+    roles: dict[str, str]
+    single: str
+    pair: str
+    has_token_types: bool = False
+    sentinels: tuple[str, ...] = ()
+
+    @property
+    def tokens(self) -> list[str]:
+        return [*self.roles.values(), *self.sentinels]
+
+    def template(self) -> processors.TemplateProcessing:
+        used = [token for token in self.roles.values() if token in self.pair]
+        ids = [(token, self.tokens.index(token)) for token in used]
+        return processors.TemplateProcessing(single=self.single, pair=self.pair, special_tokens=ids)
+
+
+_ENCODER = _Layout(
+    {
+        "pad_token": "[PAD]",
+        "unk_token": "[UNK]",
+        "cls_token": "[CLS]",
+        "sep_token": "[SEP]",
+        "mask_token": "[MASK]",
+    },
+    single="[CLS] $A [SEP]",
+    pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+    has_token_types=True,
+)
+_DECODER = _Layout({"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}, single="<s> $A", pair="<s> $A $B")
+_ENCODER_DECODER = _Layout(_DECODER.roles, single="$A </s>", pair="$A </s> $B </s>")
+_UNKNOWN_OF_PAIRS = "<unk>"
 _LARGEST_AUTOMATIC_VOCABULARY = 16_000
 _LARGEST_ALPHABET = 1_000  # characters beyond the most frequent ones become [UNK]
 _CONTINUATION = "##"
@@ -67,6 +95,8 @@ def train_tokenizer(
     vocab_size: int | Literal["auto"],
     lowercase: bool = False,
     max_length: int = 512,
+    for_pairs: bool = False,
+    num_sentinels: int = 0,
 ) -> PreTrainedTokenizerBase:
     """Trains a tokenizer; the same documents give the same one, in any process.
 
@@ -75,33 +105,64 @@ def train_tokenizer(
     is `[CLS] A [SEP] B [SEP]` with token types 0 and 1. `bytelevel_bpe` is for decoders: <pad> <s> </s> have the ids 0
     to 2, a text is `<s> A`, and decoding restores every text exactly.
 
+    With `for_pairs` it is for an encoder-decoder: <pad> <s> </s> have the ids 0 to 2 (`unigram` has <unk> as 3), a text
+    is `A </s>` and a pair `A </s> B </s>`; the decoder's input begins with <s>, which the model puts there. Sentinels
+    have the ids that follow.
+
     Args:
         documents: The corpus, read once.
         kind: The algorithm.
         vocab_size: How many tokens, special ones included, or "auto" for what the corpus supports, at most 16000.
         lowercase: Whether to fold case; byte-level texts are then restored in lower case.
         max_length: The model's most positions, to which `truncation=True` cuts.
+        for_pairs: Whether the tokenizer is for an encoder-decoder; `wordpiece` cannot restore a text exactly enough.
+        num_sentinels: How many special tokens `<extra_id_0>`, `<extra_id_1>` and so on stand for spans of text, see
+            `sentinel_ids`; only with `for_pairs`.
 
     Raises:
-        ValueError: If the corpus supports fewer tokens than `vocab_size`, or its alphabet needs more.
+        ValueError: If the corpus supports fewer tokens than `vocab_size`, its alphabet needs more, or the kind does
+            not have what is asked for.
     """
     if kind not in ("wordpiece", "bytelevel_bpe", "unigram"):
         raise ValueError(f"tokenizer.kind ({kind}) must be wordpiece, bytelevel_bpe or unigram; choose one of them.")
+    layout = _layout(kind, for_pairs=for_pairs, num_sentinels=num_sentinels)
     limit = _LARGEST_AUTOMATIC_VOCABULARY if vocab_size == "auto" else vocab_size
     train = {"wordpiece": _train_wordpiece, "bytelevel_bpe": _train_bytelevel, "unigram": _train_unigram}[kind]
-    trained = train((paragraph for document in documents for paragraph in document.paragraphs), limit, lowercase)
-    if trained.get_vocab_size() <= len(_ENCODER_TOKENS):
+    trained = train(
+        (paragraph for document in documents for paragraph in document.paragraphs), limit, lowercase, layout
+    )
+    trained.post_processor = layout.template()
+    if trained.get_vocab_size() <= len(layout.tokens):
         raise ValueError("words (0) must be at least 1 to train a tokenizer; give a corpus that has text.")
     if vocab_size != "auto":
         _check_size(vocab_size, trained.get_vocab_size())
-    is_decoder = kind == "bytelevel_bpe"
     return PreTrainedTokenizerFast(
         tokenizer_object=trained,
         model_max_length=max_length,
-        model_input_names=["input_ids", *([] if is_decoder else ["token_type_ids"]), "attention_mask"],
+        model_input_names=["input_ids", *(["token_type_ids"] if layout.has_token_types else []), "attention_mask"],
         clean_up_tokenization_spaces=False,
-        **(_DECODER_TOKENS if is_decoder else _ENCODER_TOKENS),
+        **layout.roles,
+        **({"extra_special_tokens": list(layout.sentinels)} if layout.sentinels else {}),
     )
+
+
+def _layout(kind: TokenizerKind, *, for_pairs: bool, num_sentinels: int) -> _Layout:
+    if num_sentinels < 0 or (num_sentinels and not for_pairs):
+        rule = "at least 0" if num_sentinels < 0 else "0 but for a tokenizer of an encoder-decoder"
+        raise ValueError(f"num_sentinels ({num_sentinels}) must be {rule}; 100 is usual, with for_pairs.")
+    if not for_pairs:
+        return _DECODER if kind == "bytelevel_bpe" else _ENCODER
+    if kind == "wordpiece":
+        raise ValueError(
+            "tokenizer.kind (wordpiece) must restore what it splits to write targets; choose bytelevel_bpe or unigram."
+        )
+    unknown = {"unk_token": _UNKNOWN_OF_PAIRS} if kind == "unigram" else {}
+    sentinels = tuple(map(_sentinel, range(num_sentinels)))
+    return replace(_ENCODER_DECODER, roles=_ENCODER_DECODER.roles | unknown, sentinels=sentinels)
+
+
+def _sentinel(number: int) -> str:
+    return f"<extra_id_{number}>"  # T5's name
 
 
 def load_tokenizer(folder_or_name: str | Path) -> PreTrainedTokenizerBase:
@@ -155,6 +216,14 @@ def token_bytes(tokenizer: PreTrainedTokenizerBase) -> NDArray[np.int64]:
     return lengths
 
 
+def sentinel_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Return the ids of the special tokens `<extra_id_0>`, `<extra_id_1>` and so on, in that order; maybe none."""
+    special = {token.content: index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return tuple(
+        special[token] for token in itertools.takewhile(special.__contains__, map(_sentinel, itertools.count()))
+    )
+
+
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     """Return the SHA-256 of the tokenizer's serialised JSON, without the truncation and padding set for a call."""
     description = json.loads(backend(tokenizer).to_str())
@@ -176,8 +245,9 @@ def _check_size(requested: int, trained: int) -> None:
         )
 
 
-def _train_wordpiece(paragraphs: Iterator[str], limit: int, lowercase: bool) -> Tokenizer:
-    tokenizer = _encoder(models.WordPiece(unk_token=_ENCODER_TOKENS["unk_token"]), [_bert_normalizer(lowercase)])
+def _train_wordpiece(paragraphs: Iterator[str], limit: int, lowercase: bool, layout: _Layout) -> Tokenizer:
+    unknown = layout.roles["unk_token"]
+    tokenizer = _normalising(models.WordPiece(unk_token=unknown), [_bert_normalizer(lowercase)])
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     counts = _word_counts(paragraphs, tokenizer)
     characters: Counter[str] = Counter()
@@ -194,15 +264,15 @@ def _train_wordpiece(paragraphs: Iterator[str], limit: int, lowercase: bool) -> 
         vocab_size=limit,
         min_frequency=1,
         show_progress=False,
-        special_tokens=[*_ENCODER_TOKENS.values(), *sorted(alphabet), *continuations],
+        special_tokens=[*layout.tokens, *sorted(alphabet), *continuations],
         continuing_subword_prefix=_CONTINUATION,
     )
-    learner = Tokenizer(models.WordPiece(unk_token=_ENCODER_TOKENS["unk_token"]))
+    learner = Tokenizer(models.WordPiece(unk_token=unknown))
     learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     learner.train_from_iterator(_repeated(words, counts), trainer)
     tokenizer.model = models.WordPiece(
         learner.get_vocab(with_added_tokens=True),
-        unk_token=_ENCODER_TOKENS["unk_token"],
+        unk_token=unknown,
         continuing_subword_prefix=_CONTINUATION,
     )
     tokenizer.decoder = decoders.Sequence(
@@ -215,7 +285,8 @@ def _train_wordpiece(paragraphs: Iterator[str], limit: int, lowercase: bool) -> 
             decoders.Replace(Regex(r"(?<=\w['’]) (?=\w)"), ""),
         ]
     )
-    return _with_encoder_template(tokenizer)
+    tokenizer.add_special_tokens(layout.tokens)
+    return tokenizer
 
 
 def _word_counts(paragraphs: Iterator[str], tokenizer: Tokenizer) -> "Counter[str]":
@@ -234,10 +305,10 @@ def _repeated(words: list[str], counts: "Counter[str]") -> Iterator[str]:
             yield f"{word} " * min(longest, counts[word] - done)
 
 
-def _train_unigram(paragraphs: Iterator[str], limit: int, lowercase: bool) -> Tokenizer:
-    unknown = _ENCODER_TOKENS["unk_token"]
+def _train_unigram(paragraphs: Iterator[str], limit: int, lowercase: bool, layout: _Layout) -> Tokenizer:
+    unknown, special = layout.roles["unk_token"], layout.tokens
     spaces = [normalizers.Replace(Regex(" {2,}"), " "), normalizers.Strip()]
-    tokenizer = _encoder(models.Unigram(), [_bert_normalizer(lowercase), *spaces])
+    tokenizer = _normalising(models.Unigram(), [_bert_normalizer(lowercase), *spaces])
     # A mark of punctuation is a word of its own, together with the space before it.
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -249,7 +320,7 @@ def _train_unigram(paragraphs: Iterator[str], limit: int, lowercase: bool) -> To
     trainer = trainers.UnigramTrainer(
         vocab_size=limit,
         show_progress=False,
-        special_tokens=list(_ENCODER_TOKENS.values()),
+        special_tokens=special,
         unk_token=unknown,
     )
     try:
@@ -262,11 +333,10 @@ def _train_unigram(paragraphs: Iterator[str], limit: int, lowercase: bool) -> To
             'give a larger one or write "auto".'
         ) from error
     pieces: list[tuple[str, float]] = json.loads(tokenizer.to_str())["model"]["vocab"]
-    special, ordinary = pieces[: len(_ENCODER_TOKENS)], _reproducible(pieces[len(_ENCODER_TOKENS) :])
-    tokenizer.model = models.Unigram(
-        [*((piece, score) for piece, score in special), *ordinary], list(_ENCODER_TOKENS.values()).index(unknown)
-    )
-    return _with_encoder_template(tokenizer)
+    framing, ordinary = pieces[: len(special)], _reproducible(pieces[len(special) :])
+    tokenizer.model = models.Unigram([*((piece, score) for piece, score in framing), *ordinary], special.index(unknown))
+    tokenizer.add_special_tokens(special)
+    return tokenizer
 
 
 def _reproducible(pieces: list[tuple[str, float]]) -> list[tuple[str, float]]:
@@ -285,8 +355,7 @@ def _reproducible(pieces: list[tuple[str, float]]) -> list[tuple[str, float]]:
     return sorted(rounded, key=lambda entry: (-entry[1], entry[0]))
 
 
-def _train_bytelevel(paragraphs: Iterator[str], limit: int, lowercase: bool) -> Tokenizer:
-    special = list(_DECODER_TOKENS.values())
+def _train_bytelevel(paragraphs: Iterator[str], limit: int, lowercase: bool, layout: _Layout) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
     if lowercase:
         tokenizer.normalizer = normalizers.Lowercase()
@@ -296,18 +365,14 @@ def _train_bytelevel(paragraphs: Iterator[str], limit: int, lowercase: bool) -> 
         vocab_size=limit,
         min_frequency=2,
         show_progress=False,
-        special_tokens=special,
+        special_tokens=layout.tokens,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     tokenizer.train_from_iterator(paragraphs, trainer)
-    begin = _DECODER_TOKENS["bos_token"]
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{begin} $A", pair=f"{begin} $A $B", special_tokens=[(begin, special.index(begin))]
-    )
     return tokenizer
 
 
-def _encoder(model: Any, normalizer: list[Any]) -> Tokenizer:
+def _normalising(model: Any, normalizer: list[Any]) -> Tokenizer:
     tokenizer = Tokenizer(model)
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), *normalizer])
     return tokenizer
@@ -317,14 +382,3 @@ def _bert_normalizer(lowercase: bool) -> normalizers.Normalizer:
     return normalizers.BertNormalizer(
         clean_text=True, handle_chinese_chars=True, strip_accents=False, lowercase=lowercase
     )
-
-
-def _with_encoder_template(tokenizer: Tokenizer) -> Tokenizer:
-    classify, separate = _ENCODER_TOKENS["cls_token"], _ENCODER_TOKENS["sep_token"]
-    tokenizer.add_special_tokens(list(_ENCODER_TOKENS.values()))
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{classify} $A {separate}",
-        pair=f"{classify} $A {separate} $B:1 {separate}:1",
-        special_tokens=[(token, tokenizer.token_to_id(token)) for token in (classify, separate)],
-    )
-    return tokenizer

@@ -3,7 +3,8 @@ import time
 import numpy as np
 import pytest
 
-from hf_minilm.data.packing import pack
+from hf_minilm.data.packing import Packing, pack
+from hf_minilm.data.packing_pairs import pack_pairs
 
 
 def best_fit_decreasing_one_by_one(lengths: list[int], capacity: int) -> list[int]:
@@ -83,3 +84,81 @@ def test_a_piece_that_is_empty_or_longer_than_a_row_is_an_error(lengths: list[in
 def test_a_row_without_positions_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"capacity \(0\) must be at least 1"):
         pack(np.array([1]), 0)
+
+
+def used(packing: Packing, lengths: np.ndarray) -> list[int]:
+    return [int(lengths[packing.row(row)].sum()) for row in range(packing.num_rows)]
+
+
+def fewest_rows(first: np.ndarray, second: np.ndarray, capacities: tuple[int, int]) -> int:
+    """A bound that no packing can go below: the tokens of the fuller part, and the pairs of which no two fit."""
+    by_tokens = max(-(-int(lengths.sum()) // room) for lengths, room in zip((first, second), capacities, strict=True))
+    by_pairs = max(int((2 * lengths > room).sum()) for lengths, room in zip((first, second), capacities, strict=True))
+    return max(by_tokens, by_pairs)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_every_pair_stands_in_one_row_both_parts_hold_it_and_no_two_rows_fit_into_one(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    capacities = tuple(generator.integers(1, 70, size=2).tolist())
+    number = int(generator.integers(1, 200))
+    first, second = (generator.integers(1, capacity + 1, size=number) for capacity in capacities)
+    words = generator.integers(0, 2**63, number).astype(np.uint64)
+
+    packing = pack_pairs(first, second, *capacities, tie_breakers=words)
+
+    assert sorted(packing.pieces.tolist()) == list(range(number))
+    rows = list(zip(used(packing, first), used(packing, second), strict=True))
+    assert all(row[0] <= capacities[0] and row[1] <= capacities[1] for row in rows)
+    for index, row in enumerate(rows):
+        assert all(row[0] + other[0] > capacities[0] or row[1] + other[1] > capacities[1] for other in rows[:index])
+    assert (packing.capacity, packing.num_tokens) == (sum(capacities), first.sum() + second.sum())
+    assert packing.wasted_share == pytest.approx(1 - packing.num_tokens / (sum(capacities) * packing.num_rows))
+    again = pack_pairs(first, second, *capacities, tie_breakers=words)
+    assert np.array_equal(again.pieces, packing.pieces)
+    assert np.array_equal(again.offsets, packing.offsets)
+
+
+def test_pairs_packed_by_hand_make_up_for_one_another() -> None:
+    # Long sources with short targets go with short sources with long targets, which neither length alone shows.
+    first, second = np.array([8, 8, 2, 2, 5]), np.array([2, 2, 8, 8, 5])
+    packing = pack_pairs(first, second, 10, 10)
+    assert [packing.row(row).tolist() for row in range(packing.num_rows)] == [[0, 2], [1, 3], [4]]
+    # Capacities count as one, however different they are.
+    scaled = pack_pairs(first * 10, second, 100, 10)
+    assert np.array_equal(scaled.pieces, packing.pieces)
+
+
+def test_pairs_of_the_same_lengths_are_mixed_by_their_tie_breakers() -> None:
+    lengths = np.full(64, 5)
+    words = np.random.default_rng(0).integers(0, 2**63, 64).astype(np.uint64)
+    assert pack_pairs(lengths, lengths, 20, 30).pieces.tolist() == list(range(64))
+    assert pack_pairs(lengths, lengths, 20, 30, tie_breakers=words).pieces.tolist() == np.argsort(words).tolist()
+    assert np.diff(pack_pairs(lengths, lengths, 20, 30).offsets).tolist() == [4] * 16
+
+
+@pytest.mark.parametrize("alike", [0.0, 0.2, 2.0])
+def test_a_hundred_thousand_pairs_are_packed_in_seconds_and_rows_exceed_the_lower_bound_by_little(alike: float) -> None:
+    generator = np.random.default_rng(3)
+    first = generator.integers(3, 61, size=120_000)
+    second = np.clip(np.rint(first * np.exp(generator.normal(0, alike, len(first)))), 3, 60).astype(np.int64)
+
+    start = time.process_time()
+    packing = pack_pairs(first, second, 128, 128)
+
+    assert time.process_time() - start < 3
+    assert packing.num_rows < 1.015 * fewest_rows(first, second, (128, 128))
+
+
+def test_no_pairs_at_all_are_packed_and_mistakes_are_named() -> None:
+    none = np.zeros(0, np.int64)
+    assert (pack_pairs(none, none, 4, 4).num_rows, pack_pairs(none, none, 4, 4).wasted_share) == (0, 0.0)
+    one = np.array([1])
+    with pytest.raises(ValueError, match=r"second_lengths \(1\) must be as many as first_lengths \(0\)"):
+        pack_pairs(none, one, 4, 4)
+    with pytest.raises(ValueError, match=r"second_capacity \(0\) must be at least 1"):
+        pack_pairs(one, one, 4, 0)
+    with pytest.raises(ValueError, match=r"first_lengths \(1 to 5\) must be from 1 to 4"):
+        pack_pairs(np.array([1, 5]), np.array([1, 1]), 4, 9)
+    with pytest.raises(ValueError, match=r"second_lengths \(0 to 0\) must be from 1 to 9"):
+        pack_pairs(one, one * 0, 4, 9)

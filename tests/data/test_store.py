@@ -138,6 +138,25 @@ def test_documents_without_tokens_are_left_out(build):
         build(documents=[blank], key="blank")
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_documents_without_tokens_keep_their_place_on_request(build, kind, monkeypatch):
+    monkeypatch.setattr(store_module, "_TOKENS_PER_CHUNK", 5)
+    blank, nothing = Document(("",), "blank"), Document((), "nothing")
+    documents = [blank, HAND_MADE[0], nothing, blank, HAND_MADE[1], nothing]
+    store, dense = build(kind, documents=documents, keep_empty=True), build(kind, documents=documents)
+    assert store.fingerprint != dense.fingerprint
+    assert (store.lengths > 0).tolist() == [False, True, False, False, True, False]
+    assert store.num_bytes[[0, 2, 3, 5]].tolist() == [0] * 4
+    for number, place in enumerate((1, 4)):
+        np.testing.assert_array_equal(store.tokens(place), dense.tokens(number))
+        np.testing.assert_array_equal(store.flags(place), dense.flags(number))
+        assert len(store.tokens(place - 1)) == len(store.flags(place + 1)) == 0
+    assert build(kind, documents=documents, keep_empty=True).reused
+    assert_same(TokenStore(store.folder), store)
+    with pytest.raises(ValueError, match=r"documents with tokens \(0\) must be at least 1"):
+        build(kind, documents=[blank, nothing], key="blank", keep_empty=True)
+
+
 def test_tokens_and_flags_are_read_only_views_of_the_mapped_file(build):
     store = build()
     tokens, flags = store.tokens(1), store.flags(1)

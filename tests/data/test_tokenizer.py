@@ -7,6 +7,7 @@ import pytest
 from hf_minilm.data.document import Document
 from hf_minilm.data.tokenizer import (
     load_tokenizer,
+    sentinel_ids,
     special_tokens,
     token_bytes,
     tokenizer_fingerprint,
@@ -16,6 +17,7 @@ from hf_minilm.data.world import World
 
 KINDS = ("wordpiece", "bytelevel_bpe", "unigram")
 ENCODERS = ("wordpiece", "unigram")
+ENCODER_DECODERS = ("bytelevel_bpe", "unigram")
 PROSE = (
     "«¿Qué tal estás?», preguntó María (la vecina): el pingüino don't care about its coração.",
     "El niño comió pan; la niña, también. «¡Qué rico!», dijo el niño. ¿Y tú? It's the baker's bread.",
@@ -164,3 +166,90 @@ def test_case_is_folded_on_request_and_accents_stay(documents, kind):
 def test_an_unknown_kind_is_refused():
     with pytest.raises(ValueError, match=r"tokenizer.kind \(bpe\) must be"):
         train_tokenizer([], kind="bpe", vocab_size="auto")
+
+
+@pytest.fixture(scope="module")
+def pair_tokenizers(documents):
+    return {
+        kind: train_tokenizer(documents, kind=kind, vocab_size=500, max_length=77, for_pairs=True, num_sentinels=12)
+        for kind in ENCODER_DECODERS
+    }
+
+
+@pytest.mark.parametrize("kind", ENCODER_DECODERS)
+def test_an_encoder_decoders_texts_end_with_the_end_token_and_have_no_types(pair_tokenizers, kind):
+    tokenizer = pair_tokenizers[kind]
+    special = special_tokens(tokenizer)
+    assert (special.pad, special.begin, special.end, special.vocab_size) == (0, 1, 2, 500)
+    assert special.unknown == (3 if kind == "unigram" else None)
+    assert (special.classify, special.separate, special.mask) == (None,) * 3
+    first, second = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in PROSE)
+    assert tokenizer(PROSE[0]) == {"input_ids": [*first, 2], "attention_mask": [1] * (len(first) + 1)}
+    assert tokenizer(*PROSE)["input_ids"] == [*first, 2, *second, 2]
+    assert list(tokenizer(*PROSE)) == ["input_ids", "attention_mask"]
+
+
+@pytest.mark.parametrize("kind", ENCODER_DECODERS)
+def test_an_encoder_decoder_restores_a_text_and_its_tokens_bytes_add_up(pair_tokenizers, kind):
+    tokenizer = pair_tokenizers[kind]
+    sizes = token_bytes(tokenizer)
+    for text in PROSE:
+        ids = tokenizer(text)["input_ids"]
+        assert tokenizer.decode(ids, skip_special_tokens=True) == text
+        counted = text if kind == "bytelevel_bpe" else text.replace(" ", "")
+        assert sizes[ids].sum() == len(counted.encode())
+    assert not sizes[list(sentinel_ids(tokenizer))].any()
+
+
+@pytest.mark.parametrize("kind", ENCODER_DECODERS)
+def test_sentinels_are_special_tokens_in_order_and_survive_saving(pair_tokenizers, kind, tmp_path):
+    tokenizer = pair_tokenizers[kind]
+    tokenizer.save_pretrained(tmp_path)
+    loaded = load_tokenizer(tmp_path)
+    first = 4 if kind == "unigram" else 3
+    assert tokenizer_fingerprint(loaded) == tokenizer_fingerprint(tokenizer)
+    assert loaded(*PROSE) == tokenizer(*PROSE)
+    for each in (tokenizer, loaded):
+        assert sentinel_ids(each) == tuple(range(first, first + 12))
+        assert each.convert_tokens_to_ids([f"<extra_id_{number}>" for number in range(12)]) == list(sentinel_ids(each))
+        ids = [*each("El niño", add_special_tokens=False)["input_ids"], *sentinel_ids(each), 2]
+        assert each.decode(ids, skip_special_tokens=True) == "El niño"
+        assert each("<extra_id_11>")["input_ids"][-2:] == [first + 11, 2]
+        assert "<extra_id_7>" in each.all_special_tokens or "<extra_id_7>" in each.extra_special_tokens
+
+
+def test_tokenizers_without_sentinels_have_none(tokenizers, documents):
+    assert [sentinel_ids(tokenizer) for tokenizer in tokenizers.values()] == [()] * 3
+    for kind in ENCODER_DECODERS:
+        assert sentinel_ids(train_tokenizer(documents, kind=kind, vocab_size=400, for_pairs=True)) == ()
+
+
+def test_training_for_pairs_gives_the_same_tokenizer_in_every_process(documents):
+    program = (
+        "from hf_minilm.data.tokenizer import *; from hf_minilm.data.world import World\n"
+        "for kind in ('bytelevel_bpe', 'unigram'):\n"
+        "  print(tokenizer_fingerprint(train_tokenizer(World().documents(200), kind=kind, vocab_size='auto',"
+        " for_pairs=True, num_sentinels=3)))"
+    )
+    here = [
+        tokenizer_fingerprint(
+            train_tokenizer(World().documents(200), kind=kind, vocab_size="auto", for_pairs=True, num_sentinels=3)
+        )
+        for kind in ENCODER_DECODERS
+    ]
+    environment = os.environ | {"PYTHONHASHSEED": "7", "TOKENIZERS_PARALLELISM": "false"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.split() == here
+
+
+def test_what_a_kind_does_not_have_is_refused():
+    with pytest.raises(
+        ValueError, match=r"tokenizer.kind \(wordpiece\) must restore .*; choose bytelevel_bpe or unigram"
+    ):
+        train_tokenizer([], kind="wordpiece", vocab_size="auto", for_pairs=True)
+    with pytest.raises(ValueError, match=r"num_sentinels \(3\) must be 0 but for a tokenizer of an encoder-decoder"):
+        train_tokenizer([], kind="bytelevel_bpe", vocab_size="auto", num_sentinels=3)
+    with pytest.raises(ValueError, match=r"num_sentinels \(-1\) must be at least 0"):
+        train_tokenizer([], kind="bytelevel_bpe", vocab_size="auto", for_pairs=True, num_sentinels=-1)
+    with pytest.raises(ValueError, match=r"tokenizer.vocab_size \(300\) must hold the special tokens"):
+        train_tokenizer(prose_documents(), kind="bytelevel_bpe", vocab_size=300, for_pairs=True, num_sentinels=100)
