@@ -45,19 +45,28 @@ class HeldOut:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[torch.device]:
-    """Put a model into evaluation mode without gradients, yield its device, and restore its mode at the end."""
-    was_training = model.training
+    """Put a model into evaluation mode without gradients, yield its device, and restore its mode at the end.
+
+    It computes in its own precision: Accelerate makes a model train in 16 bits by replacing its `forward`, and no
+    context around that one can turn it off.
+    """
+    was_training, replaced = model.training, vars(model).pop("forward", None)
     model.eval()
     try:
         with torch.inference_mode():
             yield next(model.parameters()).device
     finally:
         model.train(was_training)
+        if replaced is not None:
+            model.forward = replaced
 
 
 def predicts_next_token(model: nn.Module) -> bool:
-    """Return whether position t of a model's logits predicts token t + 1, so that labels are shifted inside."""
-    return isinstance(model, GenerationMixin)
+    """Return whether position t of a model's logits predicts token t + 1, so that labels are shifted inside.
+
+    An encoder-decoder's are not: its decoder reads `decoder_input_ids`, one place behind the labels.
+    """
+    return isinstance(model, GenerationMixin) and not getattr(model.config, "is_encoder_decoder", False)
 
 
 def prediction_logits(output: Any) -> torch.Tensor:
@@ -77,8 +86,10 @@ def held_out(
     """Measure a model's mean loss.
 
     Args:
-        model: A masked, pre-training or causal model of this package, whose losses are means over what it predicts.
-        batches: Batches with labels, as an objective's `evaluation_batches` gives them.
+        model: A masked, pre-training or causal model of this package, whose losses are means over what it predicts; or
+            an encoder-decoder, which need not be of this package.
+        batches: Batches with labels, as an objective's `evaluation_batches` gives them. An encoder-decoder's have
+            `decoder_input_ids` besides, and labels [B, T] of the very positions that predict them.
         token_bytes: UTF-8 bytes of each token's text, [V]; 0 for special tokens.
         autocast: Whether to compute in bfloat16; losses are float32 sums, added up in float64, all the same.
         max_rows: Most rows to look at; None: all.
@@ -90,11 +101,15 @@ def held_out(
     shifted = predicts_next_token(model)
     with evaluating(model) as device:
         for batch in _first_rows(batches, max_rows):
+            translates = "decoder_input_ids" in batch
             on_device = {name: tensor.to(device) for name, tensor in batch.items()}
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
-                output = model(**on_device, return_logits=False)
+                output = model(**on_device) if translates else model(**on_device, return_logits=False)
             labels = batch["labels"][:, 1:] if shifted else batch["labels"]
-            sums.add_tokens(output, labels[labels != IGNORED])
+            if translates:
+                sums.add_logits(output.logits, on_device["labels"])
+            else:
+                sums.add_tokens(output, labels[labels != IGNORED])
             if "next_sentence_label" in batch:
                 sums.add_sequences(output, batch["next_sentence_label"])
     return sums.result()
@@ -114,8 +129,20 @@ class _Sums:
         mean = getattr(output, "masked_lm_loss", None)
         mean = output.loss if mean is None else mean
         self.nats += mean.double().item() * len(predicted)
+        self.count(predicted)
+
+    def count(self, predicted: torch.Tensor) -> None:
         self.num_tokens += len(predicted)
-        self.num_bytes += int(self.token_bytes[predicted].sum())
+        self.num_bytes += int(self.token_bytes[predicted.cpu()].sum())
+
+    def add_logits(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
+        """Add the losses of labels [B, T] under logits [B, T, V]."""
+        # An encoder-decoder's own loss may be one of smoothed labels, and one of transformers is NaN without labels.
+        is_predicted = labels != IGNORED
+        predicted = labels[is_predicted]
+        losses = nn.functional.cross_entropy(logits[is_predicted].float(), predicted, reduction="none")
+        self.nats += losses.double().sum().item()
+        self.count(predicted)
 
     def add_sequences(self, output: Any, next_sentence_label: torch.Tensor) -> None:
         flat = next_sentence_label.flatten()

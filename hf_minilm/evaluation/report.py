@@ -5,11 +5,12 @@ import textwrap
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from .language_model import HeldOut
 from .minimal_pairs import PairAccuracy
 from .samples import FilledMask, GeneratedText
+from .translation import Translation, TranslationScores
 from .world_floor import MaskedFloor
 
 _WIDTH = 100
@@ -65,8 +66,10 @@ class Report:
         probes: Accuracy on minimal pairs.
         filled: Masked words, for masked models.
         texts: Continued texts, for causal models.
+        scores: Scores of translated held-out texts, one for each number of beams, for encoder-decoders.
+        translations: Some of those translations, found with the last number of beams.
         model_folder: Where the model lies.
-        is_causal: Whether the model is used by generating text, not by filling masks.
+        task: What the model is used for: transformers' name of the pipeline, or of the one that it had.
         better: An earlier checkpoint with a lower held-out loss, None where the last one is the best.
     """
 
@@ -74,10 +77,12 @@ class Report:
     held_out: HeldOut
     floor: MaskedFloor | float | str | None
     model_folder: str
-    is_causal: bool
+    task: Literal["fill-mask", "text-generation", "translation"]
     probes: tuple[PairAccuracy, ...] = ()
     filled: tuple[FilledMask, ...] = ()
     texts: tuple[GeneratedText, ...] = ()
+    scores: tuple[TranslationScores, ...] = ()
+    translations: tuple[Translation, ...] = ()
     better: BetterCheckpoint | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -92,6 +97,7 @@ class Report:
             list(_probe_lines(self.probes)),
             list(_mask_lines(self.filled)),
             list(_text_lines(self.texts)),
+            list(_translation_lines(self.scores, self.translations)),
             list(_usage_lines(self)),
         ]
         return "\n\n".join("\n".join(lines) for lines in parts if lines) + "\n"
@@ -196,11 +202,19 @@ def _text_lines(texts: tuple[GeneratedText, ...]) -> Iterator[str]:
         yield from _wrapped(f"{text.prompt}|{text.continuation}")
 
 
+def _translation_lines(scores: tuple[TranslationScores, ...], translations: tuple[Translation, ...]) -> Iterator[str]:
+    if scores:
+        yield f"Translations of {scores[0].number:,} held-out texts"
+    for score in scores:
+        search = "greedy" if score.num_beams == 1 else f"{score.num_beams} beams"
+        yield f"  {search:<9}chrF {score.chrf:5.1f}, BLEU {score.bleu:5.1f}, exact match {score.exact_match:.1%}"
+    for translation in translations:
+        yield from _wrapped(translation.source)
+        yield from _wrapped(f"output:    {translation.output}", indent="    ")
+        yield from _wrapped(f"reference: {translation.target}", indent="    ")
+
+
 def _usage_lines(report: Report) -> Iterator[str]:
-    if report.is_causal:
-        task, example = "text-generation", report.texts[0].prompt if report.texts else "A"
-    else:
-        task, example = "fill-mask", report.filled[0].text if report.filled else "[MASK]"
     yield f"The model lies in {report.model_folder}"
     if report.better is not None:
         yield from _wrapped(
@@ -208,9 +222,30 @@ def _usage_lines(report: Report) -> Iterator[str]:
             f"{report.better.last_held_out_loss:.2f} on the same rows): {report.better.folder}"
         )
     yield "  import hf_minilm  # registers the architecture with transformers"
+    yield from _seq2seq_lines(report) if report.task == "translation" else _pipeline_lines(report)
+
+
+def _pipeline_lines(report: Report) -> Iterator[str]:
+    if report.task == "text-generation":
+        example = report.texts[0].prompt if report.texts else "A"
+    else:
+        example = report.filled[0].text if report.filled else "[MASK]"
     yield "  from transformers import pipeline"
-    yield f'  model = pipeline("{task}", model={_quoted(report.model_folder)})'
+    yield f'  model = pipeline("{report.task}", model={_quoted(report.model_folder)})'
     yield f"  print(model({_quoted(example)}))"
+
+
+def _seq2seq_lines(report: Report) -> Iterator[str]:
+    # transformers 5 has no pipeline for translation any more.
+    folder = _quoted(report.model_folder)
+    example = report.translations[0].source if report.translations else "A"
+    yield "  from transformers import AutoModelForSeq2SeqLM, AutoTokenizer"
+    yield f"  tokenizer = AutoTokenizer.from_pretrained({folder})"
+    yield f"  model = AutoModelForSeq2SeqLM.from_pretrained({folder})"
+    yield f'  source = tokenizer({_quoted(example)}, return_tensors="pt")'
+    # A model that says nothing about it ends its output after 20 tokens, with a warning.
+    yield "  output = model.generate(**source, max_new_tokens=60)"
+    yield "  print(tokenizer.decode(output[0], skip_special_tokens=True))"
 
 
 def _quoted(text: str) -> str:

@@ -13,6 +13,10 @@ from ..data.best_prediction import MASK
 from ..data.document import Document, split_sentences
 from ..data.world import World
 from .language_model import evaluating, prediction_logits
+from .translation import Translation, translate
+
+GAP = "<extra_id_0>"
+"""The token that stands for a text's first gap."""
 
 _WORD = re.compile(r"[^\W\d_]{3,}")
 _SENTENCE_LENGTHS = range(30, 86)  # characters: enough to guess from, and short enough to read
@@ -117,6 +121,22 @@ def fill_masks(
             guesses = tuple(zip(words, best.values.tolist(), strict=True))
             filled.append(FilledMask(sentence.text, sentence.answers, guesses))
     return tuple(filled)
+
+
+def fill_gaps(model: Any, tokenizer: Any, sentences: Sequence[MaskedSentence]) -> tuple[Translation, ...]:
+    """Let an encoder-decoder that was trained on gaps say what stands in each sentence's mask.
+
+    Args:
+        model: An encoder-decoder.
+        tokenizer: Its tokenizer, with a token for the first gap.
+        sentences: Sentences with one `[MASK]` each, and the word that stood there.
+    """
+    sources = [sentence.text.replace(MASK, GAP) for sentence in sentences]
+    outputs = translate(model, tokenizer, sources)
+    return tuple(
+        Translation(source, sentence.answers[0], output)
+        for source, sentence, output in zip(sources, sentences, outputs, strict=True)
+    )
 
 
 def generate_texts(

@@ -5,6 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
+from transformers import T5ForConditionalGeneration
 
 from hf_minilm import MiniLMForCausalLM, MiniLMForMaskedLM, MiniLMForPreTraining
 from hf_minilm.evaluation.language_model import held_out
@@ -19,6 +21,31 @@ def causal_batch(generator, rows, length, vocab_size):
         positions[row, cut:] -= cut
         labels[row, [0, cut]] = -100
     return {"input_ids": ids, "position_ids": positions, "labels": labels}
+
+
+class PositionedT5(T5ForConditionalGeneration):
+    """A T5 that takes the positions of packed rows, has no use for them, and trains on another loss than the plain."""
+
+    def forward(self, *, position_ids, decoder_position_ids, **batch):
+        output = super().forward(**batch)
+        output.loss = output.logits.square().mean()
+        return output
+
+
+def seq2seq_batch(generator, rows, length, target_length, vocab_size):
+    ids, targets = (
+        torch.randint(3, vocab_size, (rows, columns), generator=generator) for columns in (length, target_length + 1)
+    )
+    labels = targets[:, 1:].clone()
+    for row in range(rows):
+        labels[row, [1 + row, -1]] = -100
+    return {
+        "input_ids": ids,
+        "position_ids": torch.arange(length).repeat(rows, 1),
+        "decoder_input_ids": targets[:, :-1],
+        "decoder_position_ids": torch.arange(target_length).repeat(rows, 1),
+        "labels": labels,
+    }
 
 
 @pytest.fixture
@@ -57,6 +84,34 @@ def test_every_token_weighs_the_same_however_unequal_the_batches(tiny_model, byt
     assert result.num_tokens == count
     assert result.nats_per_token == pytest.approx(nats / count, rel=1e-6)
     assert result.bits_per_byte == pytest.approx(nats / math.log(2) / num_bytes, rel=1e-6)
+
+
+def test_an_encoder_decoder_is_measured_on_labels_that_stand_where_they_are_predicted(
+    tiny_seq2seq, translation_tokenizer, generator
+):
+    vocab_size = len(translation_tokenizer)
+    model = tiny_seq2seq(PositionedT5).train()
+    sizes = ((1, 5, 4), (3, 9, 17), (2, 13, 6), (1, 7, 3))
+    batches = [seq2seq_batch(generator, *size, vocab_size) for size in sizes]
+    batches[-1]["labels"].fill_(-100)
+    nats, count, num_bytes = 0.0, 0, 0
+    for batch in batches:
+        for row, labels in enumerate(batch["labels"].tolist()):
+            one = {name: tensor[row : row + 1] for name, tensor in batch.items() if name != "labels"}
+            with torch.no_grad():
+                logs = model.eval()(**one).logits[0].double().log_softmax(-1)
+            for place, label in enumerate(labels):
+                if label != -100:
+                    nats -= logs[place, label].item()
+                    count += 1
+                    num_bytes += label % 7
+    model.train()
+    result = held_out(model, batches, token_bytes=torch.arange(vocab_size) % 7)
+    assert model.training
+    assert result.num_tokens == count == 1 * 2 + 3 * 15 + 2 * 4
+    assert result.nats_per_token == pytest.approx(nats / count, rel=1e-5)
+    assert result.bits_per_byte == pytest.approx(nats / math.log(2) / num_bytes, rel=1e-5)
+    assert result.next_sentence_loss is None
 
 
 def test_next_sentence_figures_are_those_of_the_labelled_sequences(tiny_model, word_tokenizer, generator):
@@ -115,3 +170,17 @@ def test_text_without_a_predicted_token_is_refused(uniform_model, word_tokenizer
     ids = torch.full((1, 8), 6)
     with pytest.raises(ValueError, match=r"predicted tokens \(0\) must be at least 1"):
         held_out(model, [{"input_ids": ids, "labels": torch.full_like(ids, -100)}], token_bytes=np.ones(9))
+
+
+def test_a_model_that_trains_in_16_bits_is_measured_in_its_own_precision(uniform_model, byte_tokenizer, generator):
+    vocab_size = len(byte_tokenizer)
+    torch.manual_seed(3)
+    model = MiniLMForCausalLM(uniform_model(MiniLMForCausalLM, byte_tokenizer).config)
+    batch = causal_batch(generator, 3, 17, vocab_size)
+    sizes = np.full(vocab_size, 4)
+    plain = held_out(model, [batch], token_bytes=sizes)
+    in_training = Accelerator(cpu=True, mixed_precision="bf16").prepare(model)
+    assert held_out(in_training, [batch], token_bytes=sizes) == plain
+    assert held_out(in_training, [batch], token_bytes=sizes, autocast=True) != plain
+    assert in_training.training
+    assert "forward" in vars(in_training), "training goes on in 16 bits"
