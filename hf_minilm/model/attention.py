@@ -129,9 +129,10 @@ class Attention(nn.Module):
         self.attention_dropout = config.attention_dropout
 
         query_size, key_size = config.num_attention_heads * self.head_dim, key_value_heads * self.head_dim
+        source_size = (config.cross_attention_hidden_size if is_cross else None) or config.hidden_size
         self.query = nn.Linear(config.hidden_size, query_size, bias=config.attention_bias)
-        self.key = nn.Linear(config.hidden_size, key_size, bias=config.attention_bias)
-        self.value = nn.Linear(config.hidden_size, key_size, bias=config.attention_bias)
+        self.key = nn.Linear(source_size, key_size, bias=config.attention_bias)
+        self.value = nn.Linear(source_size, key_size, bias=config.attention_bias)
         self.output = ResidualProjection(query_size, config.hidden_size, bias=config.attention_bias)
         self.query_norm = nn.RMSNorm(self.head_dim, eps=config.norm_eps) if config.qk_norm else nn.Identity()
         self.key_norm = nn.RMSNorm(self.head_dim, eps=config.norm_eps) if config.qk_norm else nn.Identity()
@@ -327,7 +328,8 @@ def token_mask(
     """
     if isinstance(attention_mask, dict):
         return attention_mask[layer_type]
-    if config._attn_implementation == VARIABLE_LENGTH and past_key_values is None:
+    is_whole = attention_mask is not None and attention_mask.dim() == 4
+    if config._attn_implementation == VARIABLE_LENGTH and past_key_values is None and not is_whole:
         batch_size, length = embeddings.shape[:2]
         return sequence_bounds(
             batch_size, length, sequence_ids=sequence_ids, attention_mask=attention_mask, device=embeddings.device
@@ -355,18 +357,70 @@ def _packed_mask(
     # faster than an `and_mask_function` at 32 rows of 128 tokens.
     if attention_mask is not None and attention_mask.dim() == 4:
         return attention_mask
+    seen = and_masks(_seen(config, slides=slides), packed_sequence_mask_function(sequence_ids))
+    return _mask_by_rule(config, embeddings, seen, attention_mask, query_length=embeddings.shape[1])
+
+
+def cross_attention_mask(
+    config: MiniLMConfig,
+    encoder_hidden_states: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    query_length: int,
+    encoder_sequence_ids: torch.Tensor | None = None,
+    decoder_sequence_ids: torch.Tensor | None = None,
+) -> Mask:
+    """Say which of the encoder's tokens each of the decoder's may look at, in the form that the implementation takes.
+
+    Args:
+        config: The decoder's.
+        encoder_hidden_states: [B, S, E], for their shape, type and device.
+        attention_mask: 1 for the encoder's tokens and 0 for its padding, [B, S]; or a whole mask [B, 1, T, S].
+        query_length: T.
+        encoder_sequence_ids: Number of the packed sequence of each of the encoder's tokens, [B, S]; None: all of one.
+        decoder_sequence_ids: Likewise of the decoder's, [B, T]. The sequences of one number belong together.
+
+    Returns:
+        A mask, or None when all may look at all.
+    """
+    batch_size, source_length = encoder_hidden_states.shape[:2]
+    if encoder_sequence_ids is None and decoder_sequence_ids is None:
+        queries = encoder_hidden_states.new_empty(batch_size, query_length, 0)
+        return create_bidirectional_mask(config, queries, attention_mask, encoder_hidden_states=encoder_hidden_states)
+    device = encoder_hidden_states.device
+    sources = (
+        torch.zeros(batch_size, source_length, device=device) if encoder_sequence_ids is None else encoder_sequence_ids
+    )
+    targets = (
+        torch.zeros(batch_size, query_length, device=device) if decoder_sequence_ids is None else decoder_sequence_ids
+    )
+
+    def of_one_pair(batch: torch.Tensor, head: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:  # noqa: ARG001
+        return targets[batch, query] == sources[batch, key]
+
+    return _mask_by_rule(config, encoder_hidden_states, of_one_pair, attention_mask, query_length=query_length)
+
+
+def _mask_by_rule(
+    config: MiniLMConfig,
+    keys: torch.Tensor,
+    rule: Any,
+    attention_mask: torch.Tensor | None,
+    *,
+    query_length: int,
+) -> Mask:
+    """Build a mask from a rule as transformers' mask functions take it, for T queries and keys of shape [B, S, E]."""
     refuse_unseparated_rows(config._attn_implementation)
-    batch_size, length = embeddings.shape[:2]
     return ALL_MASK_ATTENTION_FUNCTIONS[config._attn_implementation](
-        batch_size=batch_size,
-        q_length=length,
-        kv_length=length,
-        mask_function=and_masks(_seen(config, slides=slides), packed_sequence_mask_function(sequence_ids)),
+        batch_size=keys.shape[0],
+        q_length=query_length,
+        kv_length=keys.shape[1],
+        mask_function=rule,
         attention_mask=None if attention_mask is None else attention_mask.bool(),
         allow_is_causal_skip=False,
-        dtype=embeddings.dtype,
+        dtype=keys.dtype,
         config=config,
-        device=embeddings.device,
+        device=keys.device,
     )
 
 

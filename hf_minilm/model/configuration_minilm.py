@@ -172,6 +172,11 @@ class MiniLMConfig(PreTrainedConfig):
     """Biases in the layer norms; RMS norms have none."""
     embedding_norm: bool = False
     """Normalise the sum of the embeddings before the first layer."""
+    scale_embeddings: bool = False
+    """Multiply token embeddings by sqrt(hidden_size) (Vaswani et al. 2017, section 3.4)."""
+    cross_attention_hidden_size: int | None = None
+    """Width of another text's vectors that every layer attends to between self-attention and feed-forward, as a decoder
+    does to its encoder's; None: there is no other text."""
 
     feed_forward: Literal["plain", "gated"] = "gated"
     """plain: down(act(up x)); gated: down(act(gate x) * up x) (Shazeer 2020, arXiv:2002.05202)."""
@@ -231,7 +236,7 @@ class MiniLMConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Derive what was left open, refuse misspelt keywords, and let transformers do the rest."""
-        self._refuse_near_misses(kwargs)
+        refuse_near_misses(self, kwargs)
         self.num_key_value_heads = self.num_key_value_heads or self.num_attention_heads
         if self.head_dim is None:
             self.head_dim = self.hidden_size // max(self.num_attention_heads, 1)
@@ -247,18 +252,6 @@ class MiniLMConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         # The strict decorator checks again, but wraps what it finds in an error of two lines that is no ValueError.
         self.validate_architecture()
-
-    def _refuse_near_misses(self, keywords: dict[str, Any]) -> None:
-        fields = [name for name in self.__dataclass_fields__ if not name.startswith("_")]
-        for keyword in keywords:
-            if hasattr(type(self), keyword) or keyword.startswith("_"):
-                continue
-            near = difflib.get_close_matches(keyword, fields, n=1, cutoff=0.8)
-            if near and self.transformers_version is None:
-                raise ValueError(f"{keyword} must be a field of MiniLMConfig; the nearest is {near[0]}.")
-            if near:
-                # A configuration that was saved has to open, whatever another library has put into it.
-                logger.warning_once(f"{keyword} is no field of MiniLMConfig and is not read; the nearest is {near[0]}.")
 
     def _refuse_window_without_layers(self) -> None:
         if self.sliding_window is not None:
@@ -370,6 +363,25 @@ class MiniLMConfig(PreTrainedConfig):
         """Give the rotary parameters of a layer type: its own dictionary where there is one, else the common one."""
         parameters = self.rope_parameters or {}
         return parameters.get(layer_type, parameters)
+
+
+def refuse_near_misses(config: PreTrainedConfig, keywords: dict[str, Any]) -> None:
+    """Refuse keywords that look like a misspelt field: transformers would keep them and go on with the default.
+
+    Raises:
+        ValueError: With the nearest field. A configuration that was saved only warns.
+    """
+    fields = [name for name in config.__dataclass_fields__ if not name.startswith("_")]
+    for keyword in keywords:
+        if hasattr(type(config), keyword) or keyword.startswith("_"):
+            continue
+        near = difflib.get_close_matches(keyword, fields, n=1, cutoff=0.8)
+        kind = type(config).__name__
+        if near and config.transformers_version is None:
+            raise ValueError(f"{keyword} must be a field of {kind}; the nearest is {near[0]}.")
+        if near:
+            # A configuration that was saved has to open, whatever another library has put into it.
+            logger.warning_once(f"{keyword} is no field of {kind} and is not read; the nearest is {near[0]}.")
 
 
 def with_direction(config: MiniLMConfig, *, is_causal: bool, head: str) -> MiniLMConfig:

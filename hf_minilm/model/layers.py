@@ -3,6 +3,8 @@
 Shapes: B batch, T positions, E hidden size, F inner size of the feed-forward, V vocabulary.
 """
 
+import math
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -10,9 +12,9 @@ from torch import nn
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .attention import Attention, ResidualProjection
+from .attention import Attention, Mask, ResidualProjection
 from .configuration_minilm import MiniLMConfig
-from .positions import PositionScheme
+from .positions import PositionScheme, Rotation
 
 
 def build_norm(config: MiniLMConfig) -> nn.Module:
@@ -47,7 +49,8 @@ class Layer(GradientCheckpointingLayer):
     """Attention, then feed-forward, each with a residual connection and a norm before it or after the sum.
 
     Post-norm is the order of Vaswani et al. 2017 and BERT; pre-norm that of GPT-2, which trains without a warm-up
-    (Xiong et al. 2020, arXiv:2002.04745).
+    (Xiong et al. 2020, arXiv:2002.04745). A decoder's layer attends to the encoder's text between the two (Vaswani et
+    al. 2017, section 3.1).
     """
 
     def __init__(self, config: MiniLMConfig, layer_idx: int) -> None:
@@ -56,26 +59,66 @@ class Layer(GradientCheckpointingLayer):
         self.layer_type = cast(list[str], config.layer_types)[layer_idx]
         self.attention = Attention(config, layer_idx)
         self.attention_norm = build_norm(config)
+        attends_elsewhere = config.cross_attention_hidden_size is not None
+        self.cross_attention = Attention(config, layer_idx, is_cross=True) if attends_elsewhere else None
+        self.cross_attention_norm = build_norm(config) if attends_elsewhere else None
         self.feed_forward = FeedForward(config)
         self.feed_forward_norm = build_norm(config)
         self.dropout = nn.Dropout(config.hidden_dropout)
         self.norm_first = config.norm_placement == "pre"
 
     def forward(
-        self, hidden_states: torch.Tensor, position_bias: torch.Tensor | None = None, **attention_arguments: Any
+        self,
+        hidden_states: torch.Tensor,
+        position_bias: torch.Tensor | None = None,
+        encoder_hidden_states: torch.Tensor | None = None,
+        *,
+        attention_mask: Mask = None,
+        rotation: Rotation | None = None,
+        cross_attention_mask: Mask = None,
+        **attention_arguments: Any,
     ) -> torch.Tensor:
-        """Apply both sub-layers to [B, T, E]; the arguments are those of `Attention.forward`.
+        """Apply the sub-layers to [B, T, E].
 
         What has a gradient is given by position: re-entrant activation checkpointing follows no keyword.
+
+        Args:
+            hidden_states: [B, T, E].
+            position_bias: As for `Attention.forward`, like the arguments not named here.
+            encoder_hidden_states: The other text's vectors, for a layer with cross-attention.
+            attention_mask: Who may look at whom within the text.
+            rotation: The angles of self-attention.
+            cross_attention_mask: Who may look at which of the other text's tokens.
+            **attention_arguments: For self-attention and cross-attention alike.
+
+        Raises:
+            ValueError: If the layer has cross-attention and no other text is given.
         """
-        attention_arguments["position_bias"] = position_bias
+
+        def attend(tokens: torch.Tensor) -> torch.Tensor:
+            own = {"attention_mask": attention_mask, "rotation": rotation, "position_bias": position_bias}
+            return self.attention(tokens, **own, **attention_arguments)[0]
+
+        def attend_elsewhere(tokens: torch.Tensor) -> torch.Tensor:
+            # Direction and positions are those of the text itself, and some kernels would mask by them.
+            other = {"is_causal": False, "position_ids": None, "attention_mask": cross_attention_mask}
+            arguments = {**attention_arguments, **other, "encoder_hidden_states": encoder_hidden_states}
+            return cast(Attention, self.cross_attention)(tokens, **arguments)[0]
+
+        hidden_states = self._add(attend, self.attention_norm, hidden_states)
+        if self.cross_attention_norm is not None:
+            if encoder_hidden_states is None:
+                raise ValueError("encoder_hidden_states (None) must be given to a layer with cross-attention.")
+            hidden_states = self._add(attend_elsewhere, self.cross_attention_norm, hidden_states)
+        return self._add(self.feed_forward, self.feed_forward_norm, hidden_states)
+
+    def _add(
+        self, sub_layer: Callable[[torch.Tensor], torch.Tensor], norm: nn.Module, hidden_states: torch.Tensor
+    ) -> torch.Tensor:
+        """Add what a sub-layer makes of the tokens to them."""
         if self.norm_first:
-            attended, _ = self.attention(self.attention_norm(hidden_states), **attention_arguments)
-            hidden_states = hidden_states + self.dropout(attended)
-            return hidden_states + self.dropout(self.feed_forward(self.feed_forward_norm(hidden_states)))
-        attended, _ = self.attention(hidden_states, **attention_arguments)
-        hidden_states = self.attention_norm(hidden_states + self.dropout(attended))
-        return self.feed_forward_norm(hidden_states + self.dropout(self.feed_forward(hidden_states)))
+            return hidden_states + self.dropout(sub_layer(norm(hidden_states)))
+        return norm(hidden_states + self.dropout(sub_layer(hidden_states)))
 
 
 class Embeddings(nn.Module):
@@ -87,6 +130,7 @@ class Embeddings(nn.Module):
         has_types = config.type_vocab_size > 0
         self.token_types = nn.Embedding(config.type_vocab_size, config.hidden_size) if has_types else None
         self.norm = build_norm(config) if config.embedding_norm else nn.Identity()
+        self.scale = math.sqrt(config.hidden_size) if config.scale_embeddings else None
         self.dropout = nn.Dropout(config.hidden_dropout)
 
     def forward(
@@ -107,7 +151,7 @@ class Embeddings(nn.Module):
         Returns:
             [B, T, E].
         """
-        embeddings = token_embeddings
+        embeddings = token_embeddings if self.scale is None else token_embeddings * self.scale
         if self.token_types is not None:
             # All zeros go through a table of one row: the same numbers, without a gather over B x T.
             types = self.token_types.weight[0] if token_type_ids is None else self.token_types(token_type_ids)

@@ -16,18 +16,24 @@ IGNORED = -100
 Count = torch.Tensor | int | float | None
 
 
-def normalised_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, *, count: Count = None) -> torch.Tensor:
+def normalised_cross_entropy(
+    logits: torch.Tensor, labels: torch.Tensor, *, count: Count = None, label_smoothing: float = 0.0
+) -> torch.Tensor:
     """Sum the cross-entropy in float32 and divide it by a count.
 
     Args:
         logits: [N, V].
         labels: [N], class ids or `IGNORED`.
         count: What to divide by; None: the number of labels that are not ignored. With none, the loss is 0, not NaN.
+        label_smoothing: Share of the target's probability that is spread over all V, in [0, 1) (Szegedy et al. 2016,
+            arXiv:1512.00567, section 7; Vaswani et al. 2017, section 5.4).
 
     Returns:
         A scalar.
     """
-    total = nn.functional.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="sum")
+    total = nn.functional.cross_entropy(
+        logits.float(), labels, ignore_index=IGNORED, reduction="sum", label_smoothing=label_smoothing
+    )
     if count is None:
         count = (labels != IGNORED).sum()
     if not torch.is_tensor(count):
@@ -75,6 +81,15 @@ def next_tokens(labels: torch.Tensor, sequence_ids: torch.Tensor | None = None) 
         first = torch.diff(sequence_ids, dim=1, prepend=sequence_ids[:, :1]) != 0
         labels = labels.masked_fill(first, IGNORED)
     return nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
+
+
+def previous_tokens(labels: torch.Tensor, *, first: int, padding: int) -> torch.Tensor:
+    """Move labels [B, T] one place to the right behind a first token: what a decoder reads while it predicts them.
+
+    What is ignored as a label is read as padding.
+    """
+    moved = torch.cat((torch.full_like(labels[:, :1], first), labels[:, :-1]), dim=1)
+    return moved.masked_fill(moved == IGNORED, padding)
 
 
 def first_tokens(hidden_states: torch.Tensor, next_sentence_label: torch.Tensor | None) -> torch.Tensor:

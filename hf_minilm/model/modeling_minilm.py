@@ -64,8 +64,10 @@ class MiniLMPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         if isinstance(module, ResidualProjection) and self.config.scale_residual_initializer:
-            # Each of the 2 x layers adds its own variance to the residual sum.
-            shrunk = cast(float, self.config.initializer_range) / math.sqrt(2 * self.config.num_hidden_layers)
+            # Each of the 2 x layers adds its own variance to the residual sum; with cross-attention 3 x layers do.
+            sub_layers = 2 if self.config.cross_attention_hidden_size is None else 3
+            added = sub_layers * self.config.num_hidden_layers
+            shrunk = cast(float, self.config.initializer_range) / math.sqrt(added)
             init.normal_(module.weight, mean=0.0, std=shrunk)
 
 
@@ -111,6 +113,7 @@ class MiniLMModel(MiniLMPreTrainedModel):
         past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
+        encoder_hidden_states: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
         """Turn tokens into vectors that know their context.
@@ -126,7 +129,8 @@ class MiniLMModel(MiniLMPreTrainedModel):
             inputs_embeds: Token vectors [B, T, E] in place of ids.
             use_cache: Return keys and values; by default when attention is causal, outside training, unless the rows
                 are packed.
-            **kwargs: Passed on to the attention implementation.
+            encoder_hidden_states: Another text's vectors, for layers with cross-attention.
+            **kwargs: Passed on to the attention implementation; `cross_attention_mask` to cross-attention.
 
         Returns:
             `last_hidden_state` [B, T, E], `past_key_values`, and on request `hidden_states` and `attentions`.
@@ -173,6 +177,7 @@ class MiniLMModel(MiniLMPreTrainedModel):
             hidden_states = layer(
                 hidden_states,
                 told["position_bias"],
+                encoder_hidden_states,
                 attention_mask=told["attention_mask"],
                 rotation=told["rotation"],
                 past_key_values=past_key_values,

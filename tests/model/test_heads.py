@@ -4,6 +4,7 @@ import transformers
 
 import hf_minilm
 from hf_minilm import (
+    MiniLMConfig,
     MiniLMForCausalLM,
     MiniLMForMaskedLM,
     MiniLMForMultipleChoice,
@@ -17,7 +18,8 @@ from hf_minilm import (
 from hf_minilm.model.configuration_minilm import AUTO_MAP
 from hf_minilm.model.layers import pooled
 
-HEADS = [getattr(hf_minilm, name) for name in hf_minilm.__all__ if "For" in name or name == "MiniLMModel"]
+EXPORTED = [getattr(hf_minilm, name) for name in hf_minilm.__all__ if "For" in name or name == "MiniLMModel"]
+HEADS = [model_class for model_class in EXPORTED if model_class.config_class is MiniLMConfig]
 AUTO_CLASSES = sorted(name for name in AUTO_MAP if name != "AutoConfig")
 CAUSAL_WARNING = "MiniLMForCausalLM makes attention causal: the configuration says is_causal=False."
 BIDIRECTIONAL_WARNING = "MiniLMForMaskedLM makes attention bidirectional: the configuration says is_causal=True."
