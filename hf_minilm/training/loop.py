@@ -105,7 +105,7 @@ def train(training: Training, state: TrainingState) -> TrainingState:
                 raise Stopped(agreed.signal_number, state.step)
             rate = set_rate(training, state)
             loss = take_step(training, batches, agreed, state.step, rows=order.rows(state.step))
-            positions = settings.batch_rows * training.objective.row_length
+            positions = settings.batch_rows * training.objective.positions_per_row
             state = replace(state, step=state.step + 1, tokens=state.tokens + positions)
             bar.advance(state)
             if state.step % settings.log_every == 0:
@@ -180,14 +180,17 @@ def take_step(
         NonFiniteError: If the gradient is not finite; the weights stay as they were.
     """
     accelerator, losses = training.accelerator, list[dict[str, torch.Tensor]]()
-    counts: dict[str, float] = {"num_items_in_batch": agreed.predicted}
+    arguments: dict[str, float] = {"num_items_in_batch": agreed.predicted}
+    smoothing = training.recipe.objective.label_smoothing
+    if smoothing:
+        arguments["label_smoothing"] = smoothing
     if _has_order(batches[0]):
-        counts["num_sequences_in_batch"] = agreed.sequences
+        arguments["num_sequences_in_batch"] = agreed.sequences
     for index, batch in enumerate(batches):
         seed_dropout(training.recipe.training.seed, step, accelerator.process_index, index)
         last = index == len(batches) - 1
         with contextlib.nullcontext() if last else accelerator.no_sync(training.model):
-            outputs = training.model(**batch, **counts)
+            outputs = training.model(**batch, **arguments)
             # Data-parallel gradients are averaged over processes; each loss is already divided by all processes' count.
             accelerator.backward(outputs.loss * accelerator.num_processes)
         losses.append(_parts(outputs))

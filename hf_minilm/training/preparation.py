@@ -1,7 +1,9 @@
 """From a recipe to what the loop needs: corpus, tokenizer, rows, and a model of the right shape."""
 
+import itertools
 import shutil
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,25 +13,52 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.corpus import Corpus, Split
+from ..data.document import Document
 from ..data.objectives import CausalObjective, MaskedObjective, Objective
+from ..data.pairs import PairCorpus
+from ..data.sequence_to_sequence import DenoisingObjective, PairObjective
 from ..data.store import TokenStore, build_store
-from ..data.tokenizer import load_tokenizer, special_tokens, train_tokenizer
+from ..data.tokenizer import load_tokenizer, sentinel_ids, special_tokens, train_tokenizer
+from ..data.world import World
 from ..model.configuration_minilm import MiniLMConfig
+from ..model.configuration_minilm_seq2seq import MiniLMSeq2SeqConfig
 from ..model.modeling_minilm import MiniLMForCausalLM, MiniLMForMaskedLM, MiniLMForPreTraining
+from ..model.modeling_minilm_seq2seq import MiniLMForConditionalGeneration
 from .recipe import Recipe
+
+SIDES = ("source", "target")
+"""The texts of a pair."""
+
+
+NUM_SENTINELS = 100
+"""Tokens that stand for the gaps of a text, as many as T5 has (Raffel et al. 2020, section 3.1.4)."""
 
 
 @dataclass(frozen=True)
 class Data:
     """A tokenised corpus, and its two parts as rows of the recipe's objective."""
 
-    corpus: Corpus
+    corpus: Corpus | PairCorpus
     tokenizer: PreTrainedTokenizerBase
     train: Objective
     held_out: Objective
 
+    @property
+    def world(self) -> World | None:
+        """The generator of the documents, where the corpus is `builtin:world` and nothing else."""
+        return self.corpus.world if isinstance(self.corpus, Corpus) else None
 
-def open_corpus(recipe: Recipe) -> Corpus:
+    def held_out_documents(self) -> Iterator[Document]:
+        """Stream the documents that the model was not trained on; there are none in a corpus of pairs."""
+        return self.corpus.documents("validation") if isinstance(self.corpus, Corpus) else iter(())
+
+    def held_out_pairs(self, number: int) -> list[tuple[str, str]]:
+        """List the first sources that the model was not trained on, with their targets, of a corpus of pairs."""
+        pairs = self.corpus.pairs("validation") if isinstance(self.corpus, PairCorpus) else iter(())
+        return [(pair.source, pair.target) for pair in itertools.islice(pairs, number)]
+
+
+def open_corpus(recipe: Recipe) -> Corpus | PairCorpus:
     """Open the corpus that the recipe names; the documents are read later.
 
     Raises:
@@ -37,14 +66,15 @@ def open_corpus(recipe: Recipe) -> Corpus:
         FileNotFoundError: If a path does not exist.
     """
     settings = recipe.data
-    return Corpus(
-        recipe.corpora,
-        encoding_errors=settings.encoding_errors,
-        languages=settings.languages,
-        world_documents=settings.world_documents,
-        validation_share=settings.validation_share,
-        seed=recipe.training.seed,
-    )
+    common: dict[str, Any] = {
+        "encoding_errors": settings.encoding_errors,
+        "world_documents": settings.world_documents,
+        "validation_share": settings.validation_share,
+        "seed": recipe.training.seed,
+    }
+    if recipe.objective.name == "pairs":
+        return PairCorpus(recipe.corpora, fields=settings.pair_fields, **common)
+    return Corpus(recipe.corpora, languages=settings.languages, **common)
 
 
 def prepare_data(recipe: Recipe, folder: Path, *, quiet: bool) -> Data:
@@ -57,43 +87,83 @@ def prepare_data(recipe: Recipe, folder: Path, *, quiet: bool) -> Data:
     """
     corpus = open_corpus(recipe)
     tokenizer = _tokenizer(recipe, corpus, folder / "tokenizer", quiet=quiet)
-    cache = None if recipe.data.cache_folder is None else Path(recipe.data.cache_folder)
     objectives = []
     splits: tuple[Split, ...] = ("train", "validation")
     for split in splits:
-        store = build_store(
-            partial(corpus.documents, split),
-            tokenizer,
-            cache_folder=cache,
-            key=f"{corpus.fingerprint()} {split}",
-            progress=not quiet,
-        )
-        if not quiet:
-            state = "reused" if store.reused else "built"
-            _say(f"{split}: {store.num_documents:,} documents, {store.num_tokens:,} tokens ({state})")
-        objectives.append(build_objective(recipe, store, tokenizer))
+        stores = [
+            _store(recipe, corpus, tokenizer, split, side, quiet=quiet)
+            for side in (SIDES if isinstance(corpus, PairCorpus) else (None,))
+        ]
+        objectives.append(build_objective(recipe, stores, tokenizer))
     for what, count in corpus.skipped.items():
         if not quiet:
             _say(f"skipped: {count:,} {what}")
+    for what, count in _left_out(objectives[0]).items():
+        if count and not quiet:
+            _say(f"left out of the training: {count:,} {what}")
     return Data(corpus, tokenizer, *objectives)
+
+
+def _store(
+    recipe: Recipe,
+    corpus: Corpus | PairCorpus,
+    tokenizer: PreTrainedTokenizerBase,
+    split: Split,
+    side: str | None,
+    *,
+    quiet: bool,
+) -> TokenStore:
+    """Build or reuse the token store of a part of a corpus; of pairs, of one side, pair for pair."""
+    cache = None if recipe.data.cache_folder is None else Path(recipe.data.cache_folder)
+    part = split if side is None else f"{split} {side}"
+    store = build_store(
+        partial(_texts, corpus, split, side),
+        tokenizer,
+        cache_folder=cache,
+        key=f"{corpus.fingerprint()} {part}",
+        progress=not quiet,
+        keep_empty=side is not None,
+    )
+    if not quiet:
+        state = "reused" if store.reused else "built"
+        _say(f"{part}: {store.num_documents:,} documents, {store.num_tokens:,} tokens ({state})")
+    return store
+
+
+def _texts(corpus: Corpus | PairCorpus, split: Split, side: str | None) -> Iterator[Document]:
+    if isinstance(corpus, Corpus):
+        return corpus.documents(split)
+    return (Document((getattr(pair, str(side)),), f"{split} {side}") for pair in corpus.pairs(split))
+
+
+def _left_out(objective: Objective) -> dict[str, int]:
+    """Say what an objective could not use, by how its counters are called."""
+    names = {
+        "num_empty": "pairs without tokens on a side",
+        "num_too_long": "pairs longer than data.sequence_length",
+        "num_too_short": "texts too short for a gap",
+    }
+    return {what: getattr(objective, name, 0) for name, what in names.items()}
 
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _tokenizer(recipe: Recipe, corpus: Corpus, folder: Path, *, quiet: bool) -> PreTrainedTokenizerBase:
+def _tokenizer(recipe: Recipe, corpus: Corpus | PairCorpus, folder: Path, *, quiet: bool) -> PreTrainedTokenizerBase:
     if recipe.tokenizer.folder is not None:
         return load_tokenizer(recipe.tokenizer.folder)
     if not folder.exists():
         if not quiet:
             _say(f"training a {recipe.tokenizer_kind} tokenizer on {', '.join(recipe.corpora)}")
         tokenizer = train_tokenizer(
-            corpus.documents("train"),
+            _all_texts(corpus),
             kind=recipe.tokenizer_kind,
             vocab_size=recipe.tokenizer.vocab_size,
             lowercase=recipe.tokenizer.lowercase,
-            max_length=build_config(recipe).max_position_embeddings,
+            max_length=longest_text(build_config(recipe)),
+            for_pairs=recipe.is_sequence_to_sequence,
+            num_sentinels=NUM_SENTINELS if recipe.objective.name == "denoising" else 0,
         )
         writing = folder.with_name(".tokenizer.writing")
         shutil.rmtree(writing, ignore_errors=True)
@@ -102,16 +172,35 @@ def _tokenizer(recipe: Recipe, corpus: Corpus, folder: Path, *, quiet: bool) -> 
     return load_tokenizer(folder)
 
 
-def build_objective(recipe: Recipe, store: TokenStore, tokenizer: PreTrainedTokenizerBase) -> Objective:
-    """Turn a store into rows of the recipe's objective.
+def _all_texts(corpus: Corpus | PairCorpus) -> Iterator[Document]:
+    """Stream the texts of the training part, both sides of a pair as one document."""
+    if isinstance(corpus, Corpus):
+        return corpus.documents("train")
+    return (Document((pair.source, pair.target), "train") for pair in corpus.pairs("train"))
+
+
+def build_objective(recipe: Recipe, stores: Sequence[TokenStore], tokenizer: PreTrainedTokenizerBase) -> Objective:
+    """Turn a store, or the two of pairs, into rows of the recipe's objective.
 
     Raises:
         ValueError: If the corpus cannot serve it, as a single document cannot serve next-sentence prediction.
     """
     common: dict[str, Any] = {"row_length": recipe.data.sequence_length, "seed": recipe.training.seed}
     special, settings = special_tokens(tokenizer), recipe.objective
+    store, *targets = stores
+    if settings.name == "pairs":
+        return PairObjective(store, targets[0], special, **common)
     if settings.name == "causal":
         return CausalObjective(store, special, **common)
+    if settings.name == "denoising":
+        return DenoisingObjective(
+            store,
+            special,
+            noise_share=settings.noise_share,
+            span_length=settings.span_length,
+            sentinels=sentinel_ids(tokenizer),
+            **common,
+        )
     return MaskedObjective(
         store,
         special,
@@ -124,27 +213,38 @@ def build_objective(recipe: Recipe, store: TokenStore, tokenizer: PreTrainedToke
     )
 
 
-def build_config(recipe: Recipe, tokenizer: PreTrainedTokenizerBase | None = None) -> MiniLMConfig:
+def build_config(
+    recipe: Recipe, tokenizer: PreTrainedTokenizerBase | None = None
+) -> MiniLMConfig | MiniLMSeq2SeqConfig:
     """Build the model's configuration; with a tokenizer, of its vocabulary.
 
     Raises:
         ValueError: If a field is wrong, or the rows are longer than the model's positions.
     """
     fields: dict[str, Any] = {}
-    if recipe.objective.name == "causal":
-        fields["type_vocab_size"] = 0
-    fields["is_causal"] = recipe.objective.name == "causal"
     if tokenizer is not None:
         ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
         fields |= {"vocab_size": len(tokenizer), **ids}
-    config = MiniLMConfig.preset(recipe.model.preset, recipe.model.size, **{**fields, **recipe.model.overrides})
-    length, longest = recipe.data.sequence_length, config.max_position_embeddings
+    preset: Any = MiniLMSeq2SeqConfig.preset
+    if not recipe.is_sequence_to_sequence:
+        preset = MiniLMConfig.preset
+        fields["is_causal"] = recipe.objective.name == "causal"
+        if fields["is_causal"]:
+            fields["type_vocab_size"] = 0
+    config = preset(recipe.model.preset, recipe.model.size, **{**fields, **recipe.model.overrides})
+    length, longest = recipe.data.sequence_length, longest_text(config)
     if length > longest:
         raise ValueError(
             f"data.sequence_length ({length}) must not exceed the model's positions ({longest}); "
             f"--set model.overrides.max_position_embeddings={length} makes room."
         )
     return config
+
+
+def longest_text(config: MiniLMConfig | MiniLMSeq2SeqConfig) -> int:
+    """Give the most positions of a text; of an encoder-decoder, what both stacks can take."""
+    stacks = (config,) if isinstance(config, MiniLMConfig) else (config.encoder, config.decoder)
+    return min(stack.max_position_embeddings for stack in stacks)
 
 
 def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, *, attention: str) -> PreTrainedModel:
@@ -156,6 +256,8 @@ def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, *, attention
 
 def model_class(recipe: Recipe) -> type[PreTrainedModel]:
     """Name the class whose loss is the recipe's objective."""
+    if recipe.is_sequence_to_sequence:
+        return MiniLMForConditionalGeneration
     if recipe.objective.name == "causal":
         return MiniLMForCausalLM
     return MiniLMForPreTraining if recipe.next_sentence else MiniLMForMaskedLM

@@ -5,6 +5,7 @@ import shutil
 import sys
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from accelerate import Accelerator
@@ -17,12 +18,14 @@ from ..evaluation.language_model import HeldOut, held_out
 from ..evaluation.minimal_pairs import minimal_pair_accuracy
 from ..evaluation.report import BetterCheckpoint, Report, RunFacts
 from ..evaluation.samples import (
+    fill_gaps,
     fill_masks,
     generate_texts,
     held_out_beginnings,
     held_out_sentences,
     lecture_sentences,
 )
+from ..evaluation.translation import evaluate_translations
 from ..evaluation.world_floor import MaskedFloor, causal_floor, masked_floor
 from .checkpoint import (
     TrainingState,
@@ -44,6 +47,12 @@ from .run_lock import RunLock
 RECIPE_FILE = "recipe.yaml"
 REPORT_FILE = "report.txt"
 PROBES_EACH = 100
+TASKS: dict[str, Literal["fill-mask", "text-generation", "translation"]] = {
+    "masked": "fill-mask",
+    "causal": "text-generation",
+    "pairs": "translation",
+    "denoising": "translation",
+}
 PROMPTS = {"es": "El perro que", "en": "The keys to the"}
 
 
@@ -172,7 +181,7 @@ def _announce(model: PreTrainedModel, data: Data, recipe: Recipe, where: str) ->
     rows = data.train.describe()
     print(
         f"{type(model).__name__}, {model.num_parameters():,} parameters, vocabulary {len(data.tokenizer):,}; "
-        f"{rows.num_rows:,} rows of {data.train.row_length} an epoch, {rows.wasted_share:.1%} padding; "
+        f"{rows.num_rows:,} rows of {data.train.positions_per_row} an epoch, {rows.wasted_share:.1%} padding; "
         f"budget {recipe.training.budget}; {where}",
         file=sys.stderr,
         flush=True,
@@ -193,6 +202,9 @@ def _finish(training: Training, data: Data, state: TrainingState, folder: Path) 
     writing = folder / ".model.writing"
     for path in (writing, model_folder):
         shutil.rmtree(path, ignore_errors=True)
+    if training.recipe.is_sequence_to_sequence:
+        # transformers would stop at 20 tokens.
+        model.generation_config.max_new_tokens = training.recipe.data.sequence_length
     model.save_pretrained(writing)
     data.tokenizer.save_pretrained(writing)
     writing.rename(model_folder)
@@ -210,30 +222,42 @@ def _finish(training: Training, data: Data, state: TrainingState, folder: Path) 
 
 
 def _report(training: Training, data: Data, state: TrainingState, model_folder: Path) -> Report:
-    recipe, model, world = training.recipe, training.bare_model, data.corpus.world
-    causal = recipe.objective.name == "causal"
-    measured = measure(model, data, recipe, token_bytes(data.tokenizer), max_rows=None if causal else 4096)
-    samples: dict[str, object] = {}
-    if causal:
-        if world is not None:
-            prompts = [PROMPTS[language] for language in recipe.data.languages]
-        else:
-            prompts = list(held_out_beginnings(data.corpus.documents("validation"))) or [""]
-        samples["texts"] = generate_texts(model, data.tokenizer, prompts)
-    else:
-        sentences = lecture_sentences(world) if world else held_out_sentences(data.corpus.documents("validation"))
-        samples["filled"] = fill_masks(model, data.tokenizer, sentences)
-    if world is not None:
-        samples["probes"] = minimal_pair_accuracy(model, data.tokenizer, world.agreement_probes(6 * PROBES_EACH))
+    recipe, model = training.recipe, training.bare_model
+    name = recipe.objective.name
+    measured = measure(model, data, recipe, token_bytes(data.tokenizer), max_rows=4096 if name == "masked" else None)
+    samples = _samples(training, data)
+    if data.world is not None and not recipe.is_sequence_to_sequence:
+        probes = data.world.agreement_probes(6 * PROBES_EACH)
+        samples["probes"] = minimal_pair_accuracy(model, data.tokenizer, probes)
     return Report(
         facts=_facts(training, data, state),
         held_out=measured,
         floor=_floor(training, data, measured),
         model_folder=str(model_folder),
-        is_causal=causal,
+        task=TASKS[name],
         better=_better_checkpoint(training, state, model_folder.parent / "checkpoints"),
-        **samples,  # type: ignore[arg-type]
+        **samples,
     )
+
+
+def _samples(training: Training, data: Data) -> dict[str, Any]:
+    """Let the model do what it was trained for on held-out text, as arguments of `Report`."""
+    recipe, model, tokenizer = training.recipe, training.bare_model, data.tokenizer
+    name = recipe.objective.name
+    if name == "pairs":
+        beams = (1, *({recipe.evaluation.num_beams} - {1}))
+        pairs = data.held_out_pairs(recipe.evaluation.translations)
+        scores, translations = evaluate_translations(model, tokenizer, pairs, beams=beams)
+        return {"scores": scores, "translations": translations}
+    if name == "causal":
+        prompts = [PROMPTS[language] for language in recipe.data.languages]
+        if data.world is None:
+            prompts = list(held_out_beginnings(data.held_out_documents())) or [""]
+        return {"texts": generate_texts(model, tokenizer, prompts)}
+    if name == "denoising":
+        return {"translations": fill_gaps(model, tokenizer, held_out_sentences(data.held_out_documents()))}
+    sentences = lecture_sentences(data.world) if data.world else held_out_sentences(data.held_out_documents())
+    return {"filled": fill_masks(model, tokenizer, sentences)}
 
 
 def _better_checkpoint(training: Training, state: TrainingState, checkpoints: Path) -> BetterCheckpoint | None:
@@ -260,9 +284,9 @@ def _facts(training: Training, data: Data, state: TrainingState) -> RunFacts:
 
 
 def _floor(training: Training, data: Data, measured: HeldOut) -> MaskedFloor | float | str | None:
-    world = data.corpus.world
-    if world is None:
+    world = data.world
+    if world is None or training.recipe.is_sequence_to_sequence:
         return None
     if training.recipe.objective.name == "causal":
-        return causal_floor(world, data.corpus.documents("validation"), measured.num_tokens)
+        return causal_floor(world, data.held_out_documents(), measured.num_tokens)
     return masked_floor(training.bare_model, data.held_out, world, data.tokenizer)  # type: ignore[arg-type]

@@ -44,9 +44,17 @@ def _setting(
 class ModelSettings:
     """What is built."""
 
-    preset: Literal["modern", "bert", "gpt2"] = _setting("modern", "Architecture.")
-    size: Literal["tiny", "mini", "small", "base"] = _setting("tiny", "Layers, width and heads.")
-    overrides: dict[str, Any] = _setting({}, "Fields of MiniLMConfig that replace those of preset and size.")
+    preset: Literal["modern", "bert", "gpt2", "vaswani2017"] = _setting(
+        "modern", "Architecture; vaswani2017 is an encoder-decoder, for pairs and denoising."
+    )
+    size: Literal["tiny", "mini", "small", "base"] = _setting(
+        "tiny", "Layers, width and heads; of an encoder-decoder, those of each of the two."
+    )
+    overrides: dict[str, Any] = _setting(
+        {},
+        "Fields of MiniLMConfig that replace those of preset and size. For pairs and denoising they are fields of both "
+        "stacks or of MiniLMSeq2SeqConfig; encoder and decoder hold those of one.",
+    )
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,7 @@ class TokenizerSettings:
     """How text becomes token ids."""
 
     kind: Literal["auto", "wordpiece", "bytelevel_bpe", "unigram"] = _setting(
-        "auto", "Which algorithm to train; auto is wordpiece for masked and bytelevel_bpe for causal."
+        "auto", "Which algorithm to train; auto is wordpiece for masked and bytelevel_bpe for the others."
     )
     vocab_size: int | Literal["auto"] = _setting(
         "auto", "Tokens in the vocabulary; auto chooses by the corpus.", least=8
@@ -72,8 +80,11 @@ class DataSettings:
     corpus: str | tuple[str, ...] = _setting(
         "builtin:world", "A file, folder, glob, Hub data set or built-in corpus; or a list of them."
     )
+    pair_fields: tuple[str, str] = _setting(
+        ("source", "target"), "Names of the two texts of a record; for a TSV without names, its first two columns."
+    )
     languages: tuple[Literal["es", "en"], ...] = _setting(("es", "en"), "Languages of builtin:world.")
-    world_documents: int = _setting(20_000, "Documents that builtin:world generates.", least=2)
+    world_documents: int = _setting(20_000, "Documents that builtin:world or builtin:pairs generates.", least=2)
     encoding_errors: Literal["strict", "replace"] = _setting(
         "strict", "A byte that is not UTF-8: strict stops and names the file, replace writes U+FFFD and counts."
     )
@@ -86,7 +97,11 @@ class DataSettings:
 class ObjectiveSettings:
     """What the model is asked to predict."""
 
-    name: Literal["masked", "causal"] = _setting("masked", "Hidden tokens (encoder), or the next token (decoder).")
+    name: Literal["masked", "causal", "pairs", "denoising"] = _setting(
+        "masked",
+        "Hidden tokens (encoder), the next token (decoder), a target from its source, or the gaps of a text "
+        "(encoder-decoder).",
+    )
     next_sentence: bool = _setting(True, "Also predict whether two segments are neighbours; masked only.")
     mask_rate: float = _setting(
         0.3, "Share of the tokens to predict, in (0, 1]; BERT's is 0.15; masked only.", above=0.0, most=1.0
@@ -99,6 +114,13 @@ class ObjectiveSettings:
         most=1.0,
     )
     whole_word: bool = _setting(True, "Whether all tokens of a word are chosen together; masked only.")
+    noise_share: float = _setting(
+        0.15, "Share of the tokens that the gaps take, in (0, 0.5]; denoising only.", above=0.0, most=0.5
+    )
+    span_length: float = _setting(3.0, "Mean number of tokens in a gap; denoising only.", least=1.0)
+    label_smoothing: float = _setting(
+        0.0, "Share of a target's probability spread over all tokens; pairs and denoising only.", least=0.0, most=0.5
+    )
 
 
 @dataclass(frozen=True)
@@ -114,7 +136,7 @@ class OptimizerSettings:
     schedule: ScheduleName = _setting("cosine", "How the learning rate falls after the warm-up.")
     warmup_share: float = _setting(0.05, "Share of the budget in which the rate rises from 0.", least=0.0, most=1.0)
     final_share: float = _setting(
-        0.0, "Last learning rate as a share of the peak; not for constant.", least=0.0, most=1.0
+        0.0, "Last learning rate as a share of the peak; not for constant and noam.", least=0.0, most=1.0
     )
     decay_share: float = _setting(0.2, "Share of the budget in which the rate falls; wsd only.", least=0.0, most=1.0)
 
@@ -156,6 +178,8 @@ class EvaluationSettings:
         Budget("steps", 200), "Between two evaluations, as 200steps or 5min; never evaluates at the end only."
     )
     rows: int = _setting(512, "Most held-out rows an evaluation reads.", least=1)
+    translations: int = _setting(500, "Most held-out sources that the report translates; pairs only.", least=1)
+    num_beams: int = _setting(4, "Beams of its second translation, beside the greedy one; pairs only.", least=1)
 
 
 @dataclass(frozen=True)
@@ -199,6 +223,11 @@ class Recipe:
         return self.objective.next_sentence and self.objective.name == "masked"
 
     @property
+    def is_sequence_to_sequence(self) -> bool:
+        """Whether the model is an encoder-decoder."""
+        return self.objective.name in ("pairs", "denoising")
+
+    @property
     def corpora(self) -> tuple[str, ...]:
         """The corpus or corpora as a tuple."""
         return (self.data.corpus,) if isinstance(self.data.corpus, str) else self.data.corpus
@@ -227,10 +256,24 @@ class Recipe:
     def _check_data(self) -> None:
         if not all(self.corpora) or not self.corpora:
             raise ValueError("data.corpus ('') must name at least one source; builtin:world needs no files.")
+        self._check_form_of_corpus()
         if not self.data.languages:
             raise ValueError("data.languages ([]) must name at least one of es, en; remove it for both.")
         if not self.output.folder:
             raise ValueError("output.folder ('') must be a path or auto; remove it for runs/ and the corpus's name.")
+
+    def _check_form_of_corpus(self) -> None:
+        name = self.objective.name
+        for corpus in self.corpora:
+            if name == "pairs" and corpus in ("builtin:world", "builtin:docs"):
+                raise ValueError(
+                    f"data.corpus ({corpus}) must hold pairs with objective.name pairs; "
+                    "use builtin:pairs, or a TSV or JSONL file."
+                )
+            if name != "pairs" and corpus == "builtin:pairs":
+                raise ValueError(
+                    f"data.corpus (builtin:pairs) must hold texts with objective.name {name}; use builtin:world."
+                )
 
     def _check_objective(self) -> None:
         shares = self.objective.mask_share + self.objective.random_share
@@ -243,12 +286,28 @@ class Recipe:
                 "tokenizer.kind (bytelevel_bpe) must have a [MASK] token with objective.name masked; "
                 "choose wordpiece, unigram or auto."
             )
+        self._check_sequence_to_sequence()
         if max(self.optimizer.betas) >= 1.0:
             raise ValueError(f"optimizer.betas ({list(self.optimizer.betas)}) must be below 1; try [0.9, 0.98].")
+        if self.optimizer.schedule == "noam" and self.optimizer.warmup_share == 0:
+            raise ValueError("optimizer.warmup_share (0) must be above 0 with optimizer.schedule noam; try 0.1.")
         falling = self.optimizer.warmup_share + self.optimizer.decay_share
         if self.optimizer.schedule == "wsd" and falling > 1.0:
             raise ValueError(
                 f"optimizer.warmup_share + optimizer.decay_share ({falling:g}) must be at most 1; lower one of them."
+            )
+
+    def _check_sequence_to_sequence(self) -> None:
+        preset, name = self.model.preset, self.objective.name
+        known = ("modern", "vaswani2017") if self.is_sequence_to_sequence else ("modern", "bert", "gpt2")
+        if preset not in known:
+            raise ValueError(
+                f"model.preset ({preset}) must be {' or '.join(known)} with objective.name {name}; change one of them."
+            )
+        if self.is_sequence_to_sequence and self.tokenizer_kind == "wordpiece":
+            raise ValueError(
+                f"tokenizer.kind (wordpiece) must spell every text with objective.name {name}; "
+                "choose bytelevel_bpe, unigram or auto."
             )
 
     def _check_batch(self) -> None:
@@ -276,21 +335,30 @@ class Recipe:
     def _without_effect(self) -> dict[str, str]:
         """Map each field that another one leaves without effect to that other one and its value."""
         causes: dict[str, str] = {}
-        if self.objective.name == "causal":
-            causes |= dict.fromkeys(_MASKED_ONLY, "objective.name causal")
+        name = self.objective.name
+        for names, fields in _ONLY_WITH_OBJECTIVES.items():
+            if name not in names:
+                causes |= dict.fromkeys(fields, f"objective.name {name}")
         if "builtin:world" not in self.corpora:
-            causes |= dict.fromkeys(_WORLD_ONLY, "a data.corpus that is not builtin:world")
+            causes["data.languages"] = "a data.corpus that is not builtin:world"
+            if "builtin:pairs" not in self.corpora:
+                causes["data.world_documents"] = "a data.corpus that is neither builtin:world nor builtin:pairs"
         if self.tokenizer.folder is not None:
             causes |= dict.fromkeys(_TRAINED_TOKENIZER_ONLY, "tokenizer.folder")
         if self.optimizer.schedule != "wsd":
             causes["optimizer.decay_share"] = f"optimizer.schedule {self.optimizer.schedule}"
-        if self.optimizer.schedule == "constant":
-            causes["optimizer.final_share"] = "optimizer.schedule constant"
+        if self.optimizer.schedule in ("constant", "noam"):
+            causes["optimizer.final_share"] = f"optimizer.schedule {self.optimizer.schedule}"
         return causes
 
 
-_MASKED_ONLY = ("objective.mask_rate", "objective.mask_share", "objective.random_share", "objective.whole_word")
-_WORLD_ONLY = ("data.languages", "data.world_documents")
+_ONLY_WITH_OBJECTIVES: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("masked",): tuple(f"objective.{name}" for name in ("mask_rate", "mask_share", "random_share", "whole_word")),
+    ("denoising",): ("objective.noise_share", "objective.span_length"),
+    ("pairs", "denoising"): ("objective.label_smoothing",),
+    ("pairs",): ("data.pair_fields", "evaluation.translations", "evaluation.num_beams"),
+}
+"""Objectives, and the fields that have an effect with these alone."""
 _TRAINED_TOKENIZER_ONLY = ("tokenizer.kind", "tokenizer.vocab_size", "tokenizer.lowercase")
 _LIMITS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
     "least": ("at least", operator.ge),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 BudgetKind = Literal["steps", "tokens", "seconds"]
-ScheduleName = Literal["cosine", "linear", "wsd", "constant"]
+ScheduleName = Literal["cosine", "linear", "wsd", "noam", "constant"]
 
 BUDGET_EXAMPLES = "20min, 1h30min, 90s, 1000steps or 50Mtokens"
 
@@ -117,14 +117,16 @@ def learning_rate_factor(
     Every kind first rises in a straight line from 0 to 1. Then `constant` stays; `linear` falls in a straight line;
     `cosine` falls as half a wave (Loshchilov and Hutter 2017, arXiv:1608.03983, equation 5, without restarts); `wsd`
     stays and then falls within the last `decay_share` (warm-up, stable, decay: Hu et al. 2024, arXiv:2404.06395) as
-    1 - sqrt(x), which Hägele et al. 2024 (arXiv:2405.18392, section 3) found better than a straight line.
+    1 - sqrt(x), which Hägele et al. 2024 (arXiv:2405.18392, section 3) found better than a straight line; `noam` falls
+    with the inverse square root of the progress and never reaches 0 (Vaswani et al. 2017, equation 3, whose peak is
+    (width x warm-up steps)^-0.5).
 
     Args:
         kind: The schedule's name.
         progress: Share of the budget done, in [0, 1].
         warmup_share: Share of the budget spent rising.
         decay_share: Share of the budget spent falling; only for `wsd`.
-        final_share: The factor at the end of the budget; not for `constant`.
+        final_share: The factor at the end of the budget; not for `constant` and `noam`.
 
     Raises:
         ValueError: If progress is outside [0, 1] or the kind is unknown.
@@ -133,6 +135,8 @@ def learning_rate_factor(
         raise ValueError(f"progress ({progress}) must be in [0, 1]; give the share of the budget that is done.")
     if progress < warmup_share:
         return progress / warmup_share
+    if kind == "noam":
+        return math.sqrt(warmup_share / progress) if progress else 1.0
     start = max(1.0 - decay_share, warmup_share) if kind == "wsd" else warmup_share
     fallen = (progress - start) / (1.0 - start) if start < 1.0 else 0.0
     fallen = max(fallen, 0.0)
@@ -147,4 +151,4 @@ def _remaining(kind: ScheduleName, fallen: float) -> float:
         return 1.0 - fallen
     if kind == "wsd":
         return 1.0 - math.sqrt(fallen)
-    raise ValueError(f"schedule ({kind}) must be one of cosine, linear, wsd, constant; choose one of these.")
+    raise ValueError(f"schedule ({kind}) must be one of cosine, linear, wsd, noam, constant; choose one of these.")

@@ -19,6 +19,7 @@ from hf_minilm.training.recipe import (
 from hf_minilm.training.schedule import Budget
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "recipes"
+PAIRS = ["objective.name=pairs", "data.corpus=builtin:pairs"]
 SECTIONS = ["model", "tokenizer", "data", "objective", "optimizer", "training", "evaluation", "output"]
 
 
@@ -116,7 +117,7 @@ def test_an_unknown_name_is_refused_with_the_nearest_one(override: str, meant: s
         ("optimizer.weight_decay=.nan", "optimizer.weight_decay (.nan) must be a number;"),
         ("optimizer.weight_decay=1e999", "optimizer.weight_decay (.inf) must be a number;"),
         ("optimizer.betas=[0.9]", "optimizer.betas ([0.9]) must be a list of two numbers;"),
-        ("optimizer.schedule=cosin", "must be one of cosine, linear, wsd, constant; did you mean cosine?"),
+        ("optimizer.schedule=cosin", "must be one of cosine, linear, wsd, noam, constant; did you mean cosine?"),
         ("data.corpus=3", "data.corpus (3) must be text or a list of text;"),
         ("data.languages=[es, no]", "must be a list of one of es, en;"),
         ("tokenizer.vocab_size=large", "tokenizer.vocab_size (large) must be a whole number or auto;"),
@@ -151,6 +152,12 @@ def test_a_value_of_the_wrong_type_names_the_field_the_value_and_what_is_expecte
         (["data.corpus=[]"], "data.corpus ('') must name at least one source"),
         (["data.languages=[]"], "data.languages ([]) must name at least one of es, en"),
         (["output.folder=''"], "output.folder ('') must be a path or auto"),
+        (["objective.name=pairs"], "data.corpus (builtin:world) must hold pairs with objective.name pairs"),
+        (["data.corpus=builtin:pairs"], "data.corpus (builtin:pairs) must hold texts with objective.name masked"),
+        (["model.preset=vaswani2017"], "model.preset (vaswani2017) must be modern or bert or gpt2"),
+        ([*PAIRS, "model.preset=bert"], "model.preset (bert) must be modern or vaswani2017 with objective.name pairs"),
+        ([*PAIRS, "tokenizer.kind=wordpiece"], "tokenizer.kind (wordpiece) must spell every text"),
+        (["optimizer.schedule=noam", "optimizer.warmup_share=0"], "optimizer.warmup_share (0) must be above 0"),
     ],
 )
 def test_a_number_out_of_range_or_a_contradiction_is_refused(overrides: list[str], expected: str) -> None:
@@ -166,6 +173,12 @@ def test_a_number_out_of_range_or_a_contradiction_is_refused(overrides: list[str
         ["tokenizer.folder=mine", "tokenizer.vocab_size=500"],
         ["optimizer.decay_share=0.3"],
         ["optimizer.schedule=constant", "optimizer.final_share=0.1"],
+        ["optimizer.schedule=noam", "optimizer.final_share=0.1"],
+        ["objective.label_smoothing=0.1"],
+        ["data.pair_fields=[en, es]"],
+        ["objective.name=denoising", "evaluation.num_beams=2"],
+        [*PAIRS, "objective.noise_share=0.2"],
+        ["data.corpus=pairs.tsv", "objective.name=pairs", "data.world_documents=50"],
     ],
 )
 def test_a_setting_that_another_one_leaves_without_effect_is_refused(overrides: list[str]) -> None:
@@ -178,6 +191,8 @@ def test_the_same_settings_are_taken_where_they_have_effect() -> None:
     load_recipe(None, ["objective.mask_rate=0.2", "data.corpus=[a.txt, 'builtin:world']", "data.languages=[es]"])
     load_recipe(None, ["optimizer.schedule=wsd", "optimizer.decay_share=0.3", "optimizer.final_share=0.1"])
     load_recipe(None, ["objective.name=causal", "objective.next_sentence=false"])
+    load_recipe(None, [*PAIRS, "objective.label_smoothing=0.1", "data.world_documents=50", "evaluation.num_beams=2"])
+    load_recipe(None, ["objective.name=denoising", "objective.span_length=2", "objective.label_smoothing=0.1"])
 
 
 def test_a_causal_recipe_needs_one_change_and_drops_what_is_masked_only() -> None:
@@ -185,6 +200,15 @@ def test_a_causal_recipe_needs_one_change_and_drops_what_is_masked_only() -> Non
     assert recipe.tokenizer_kind == "bytelevel_bpe"
     assert not recipe.next_sentence
     assert Recipe().next_sentence
+
+
+@pytest.mark.parametrize("overrides", [PAIRS, ["objective.name=denoising"]])
+def test_a_recipe_of_an_encoder_decoder_needs_no_change_but_its_objective_and_pairs(overrides: list[str]) -> None:
+    recipe = load_recipe(None, overrides)
+    assert recipe.is_sequence_to_sequence
+    assert recipe.tokenizer_kind == "bytelevel_bpe"
+    assert not recipe.next_sentence
+    assert not Recipe().is_sequence_to_sequence
 
 
 def test_one_field_of_the_model_can_be_overridden_alone() -> None:
@@ -269,7 +293,7 @@ def test_the_description_is_the_default_recipe_with_every_field_explained() -> N
         (section, item.name) for section, item in fields()
     ]
     assert max(map(len, text.splitlines())) <= 120
-    assert "One of: cosine, linear, wsd, constant." in text
+    assert "One of: cosine, linear, wsd, noam, constant." in text
 
 
 def test_the_example_of_the_main_job_is_the_default_recipe_as_it_describes_itself() -> None:
@@ -287,5 +311,6 @@ def test_every_example_recipe_is_valid_and_says_nothing_that_is_a_default(path: 
     assert given == {line.partition(":")[0] for line in difference(Recipe(), recipe)}
 
 
-def test_the_four_example_recipes_are_there() -> None:
-    assert {path.stem for path in EXAMPLES.glob("*.yaml")} >= {"world", "causal", "text_encoder", "text_decoder"}
+def test_the_example_recipes_are_there() -> None:
+    names = {"world", "causal", "translate", "text_encoder", "text_decoder"}
+    assert {path.stem for path in EXAMPLES.glob("*.yaml")} >= names

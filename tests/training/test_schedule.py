@@ -6,7 +6,7 @@ import pytest
 
 from hf_minilm.training.schedule import Budget, finished, learning_rate_factor, progress
 
-KINDS = ("cosine", "linear", "wsd", "constant")
+KINDS = ("cosine", "linear", "wsd", "noam", "constant")
 SHARES = {"warmup_share": 0.05, "decay_share": 0.2, "final_share": 0.1}
 
 
@@ -88,6 +88,17 @@ def test_each_schedule_has_the_value_of_its_formula_half_way_down() -> None:
     assert learning_rate_factor("wsd", 0.8, **shares) == 1.0
     assert learning_rate_factor("wsd", 0.85, **shares) == pytest.approx(0.5)
     assert learning_rate_factor("constant", 1.0, **shares) == 1.0
+
+
+def test_noam_is_the_formula_of_the_paper_over_its_peak() -> None:
+    width, warmup_steps, steps = 512, 40, 1000
+
+    def of_the_paper(step: int) -> float:
+        return width**-0.5 * min(step**-0.5, step * warmup_steps**-1.5)
+
+    for step in (1, 7, 39, 40, 41, 500, 1000):
+        ours = learning_rate_factor("noam", step / steps, warmup_share=0.04, decay_share=0.0, final_share=0.0)
+        assert ours * (width * warmup_steps) ** -0.5 == pytest.approx(of_the_paper(step))
 
 
 def test_extreme_shares_are_defined_everywhere() -> None:
