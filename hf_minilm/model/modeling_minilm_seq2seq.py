@@ -136,27 +136,20 @@ class MiniLMSeq2SeqModel(MiniLMSeq2SeqPreTrainedModel):
         Raises:
             ValueError: If the source or the target is missing, or given twice.
         """
-        encoded: Any = encoder_outputs
-        if encoded is None:
-            encoded = self.encoder(
-                input_ids,
-                attention_mask=attention_mask,
-                token_type_ids=token_type_ids,
-                position_ids=position_ids,
-                inputs_embeds=inputs_embeds,
-                **kwargs,
-            )
-        elif isinstance(encoded, tuple):
-            encoded = BaseModelOutput(*encoded)
+        encoded = self._encode(
+            encoder_outputs,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            **kwargs,
+        )
         source = encoded.last_hidden_state
-        given = decoder_input_ids if decoder_inputs_embeds is None else decoder_inputs_embeds
-        if given is None:
-            raise ValueError("decoder_input_ids (None) must be given, or labels to a head; generate makes them itself.")
-        batch_size, length = given.shape[:2]
+        batch_size, length = _shape_of_target(decoder_input_ids, decoder_inputs_embeds)
         target_ids = None if past_key_values else packed_sequence_ids(decoder_position_ids, batch_size=batch_size)
-        wants_cache = self.config.decoder.use_cache if use_cache is None else use_cache
-        if past_key_values is None and wants_cache and target_ids is None and not self.training:
-            past_key_values = EncoderDecoderCache(DynamicCache(config=self.config.decoder), DynamicCache())
+        if past_key_values is None and target_ids is None:
+            past_key_values = self._new_cache(use_cache)
         decoder_outputs = self.decoder(
             decoder_input_ids,
             attention_mask=decoder_attention_mask,
@@ -185,6 +178,19 @@ class MiniLMSeq2SeqModel(MiniLMSeq2SeqPreTrainedModel):
             encoder_hidden_states=encoded.hidden_states,
             encoder_attentions=encoded.attentions,
         )
+
+    def _encode(self, encoder_outputs: Any, **inputs: Any) -> Any:
+        """Run the encoder, unless somebody has."""
+        if encoder_outputs is None:
+            return self.encoder(**inputs)
+        return BaseModelOutput(*encoder_outputs) if isinstance(encoder_outputs, tuple) else encoder_outputs
+
+    def _new_cache(self, use_cache: bool | None) -> EncoderDecoderCache | None:
+        wanted = self.config.decoder.use_cache if use_cache is None else use_cache
+        if not wanted or self.training:
+            return None
+        # Of the source all is kept, whatever window the decoder's layers have.
+        return EncoderDecoderCache(DynamicCache(config=self.config.decoder), DynamicCache())
 
 
 class MiniLMForConditionalGeneration(MiniLMSeq2SeqPreTrainedModel, GenerationMixin):
@@ -359,6 +365,14 @@ class MiniLMForConditionalGeneration(MiniLMSeq2SeqPreTrainedModel, GenerationMix
         slides = "sliding_attention" in self.config.decoder.layer_types
         if slides and isinstance(cache, EncoderDecoderCache) and not cache.is_updated.get(0):
             cache.cross_attention_cache = DynamicCache()
+
+
+def _shape_of_target(ids: torch.Tensor | None, vectors: torch.Tensor | None) -> torch.Size:
+    """Give B and T of what the decoder reads."""
+    given = ids if vectors is None else vectors
+    if given is None:
+        raise ValueError("decoder_input_ids (None) must be given, or labels to a head; generate makes them itself.")
+    return given.shape[:2]
 
 
 def _standalone(config: Any, *, is_causal: bool) -> MiniLMConfig:
