@@ -51,19 +51,48 @@ def table(name: str, findings: "list[Finding]") -> Iterator[str]:
 def _models(name: str | None) -> "Iterator[tuple[str, PreTrainedModel]]":
     import torch
 
-    from ..model.modeling_minilm import MiniLMModel
-
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name is not None:
-        model = MiniLMModel.from_pretrained(name, dtype=torch.float32)
-        torch.nn.Module.to(model, device)
-        yield name, model
-        return
-    for title, config in _configurations():
-        torch.manual_seed(0)
-        model = MiniLMModel(config)
+    for title, model in _built() if name is None else _opened(name):
         torch.nn.Module.to(model, device)
         yield title, model
+
+
+def _opened(name: str) -> "Iterator[tuple[str, PreTrainedModel]]":
+    """Open a saved model; of an encoder-decoder, both stacks."""
+    import torch
+    from transformers import AutoConfig
+
+    from ..model.modeling_minilm import MiniLMModel
+    from ..model.modeling_minilm_seq2seq import MiniLMSeq2SeqModel
+
+    kind = AutoConfig.from_pretrained(name).model_type
+    if kind == MiniLMSeq2SeqModel.config_class.model_type:
+        yield from _stacks(name, MiniLMSeq2SeqModel.from_pretrained(name, dtype=torch.float32))
+    elif kind == MiniLMModel.config_class.model_type:
+        yield name, MiniLMModel.from_pretrained(name, dtype=torch.float32)
+    else:
+        raise ValueError(f"model ({name}, a {kind}) must be one of this package; give another.")
+
+
+def _built() -> "Iterator[tuple[str, PreTrainedModel]]":
+    """Build the presets and a model of each position scheme."""
+    import torch
+
+    from ..model.configuration_minilm_seq2seq import SEQ2SEQ_PRESETS, MiniLMSeq2SeqConfig
+    from ..model.modeling_minilm import MiniLMModel
+    from ..model.modeling_minilm_seq2seq import MiniLMSeq2SeqModel
+
+    for title, config in _configurations():
+        torch.manual_seed(0)
+        yield title, MiniLMModel(config)
+    # Weights so large that attention is far from even, as below.
+    stack = {**SEQ2SEQ_PRESETS["vaswani2017"], **_SIZES, "initializer_range": 0.2}
+    yield from _stacks("preset vaswani2017", MiniLMSeq2SeqModel(MiniLMSeq2SeqConfig(encoder=stack, decoder=stack)))
+
+
+def _stacks(name: str, model: Any) -> "Iterator[tuple[str, PreTrainedModel]]":
+    yield f"{name}, encoder", model.encoder
+    yield f"{name}, decoder", model.decoder
 
 
 def _configurations() -> "Iterator[tuple[str, MiniLMConfig]]":

@@ -19,7 +19,7 @@ from transformers.utils.import_utils import is_flash_attn_2_available
 
 from ..model.variable_length import VARIABLE_LENGTH
 
-_ROWS, _LENGTH = 3, 19
+_ROWS, _LENGTH, _OTHER_LENGTH = 3, 19, 11
 """Odd and unequal, so that exchanged axes show."""
 
 
@@ -88,7 +88,7 @@ class Subject:
 
     Args:
         model: A backbone (`MiniLMModel`) in float32; it is put into evaluation mode, and its attention implementation
-            is changed while it is measured.
+            is changed while it is measured. One with cross-attention is given the same other text in every run.
         seed: Draws the tokens.
     """
 
@@ -99,6 +99,21 @@ class Subject:
         generator = torch.Generator().manual_seed(seed)
         shape = _ROWS, self.length
         self.tokens = torch.randint(1, model.config.vocab_size, shape, generator=generator).to(model.device)
+        self.other_text: torch.Tensor | None = None
+        if model.config.cross_attention_hidden_size is not None:
+            text = torch.randn(1, _OTHER_LENGTH, model.config.cross_attention_hidden_size, generator=generator)
+            self.other_text = text.to(model.device, model.dtype)
+        self._hook = self.model.register_forward_pre_hook(self._with_other_text, with_kwargs=True)
+
+    def _with_other_text(self, model: Any, given: tuple[Any, ...], options: dict[str, Any]) -> Any:  # noqa: ARG002
+        if self.other_text is None:
+            return None
+        tokens: Any = given[0] if given else options.get("input_ids", options.get("inputs_embeds"))
+        return given, {**options, "encoder_hidden_states": self.other_text.expand(len(tokens), -1, -1)}
+
+    def let_go(self) -> None:
+        """Leave the model as it is without the measuring."""
+        self._hook.remove()
 
     def run(self, *, kept: torch.Tensor | None = None, attention: str = "eager", **inputs: Any) -> _Run:
         """Run the model; its outputs [n, E] at the kept positions [B, T], and the gradients of a sum over them."""
@@ -370,20 +385,32 @@ SLOW = ("flex = the formula", "compiled = not")
 
 
 def check_invariances(model: PreTrainedModel, *, leave_out: tuple[str, ...] = ()) -> list[Finding]:
-    """Measure every invariance of a backbone.
+    """Measure every invariance of a backbone, which is left as it was.
 
     Args:
         model: A `MiniLMModel` in float32, on any device.
         leave_out: Names of `INVARIANCES` not to measure.
     """
+    was_training, implementation = model.training, model.config._attn_implementation
     subject = Subject(model)
-    findings = []
-    for name, tolerance, measure in INVARIANCES:
-        if name in leave_out:
-            findings.append(Finding(name, tolerance, skipped="left out"))
-            continue
-        try:
-            findings.append(Finding(name, tolerance, measure(subject)))
-        except NotHereError as reason:
-            findings.append(Finding(name, tolerance, skipped=str(reason)))
-    return findings
+    try:
+        return [_find(subject, *invariance, leave_out=leave_out) for invariance in INVARIANCES]
+    finally:
+        subject.let_go()
+        model.train(was_training).set_attn_implementation(implementation)
+
+
+def _find(
+    subject: Subject,
+    name: str,
+    tolerance: Tolerance,
+    measure: Callable[[Subject], Difference],
+    *,
+    leave_out: tuple[str, ...],
+) -> Finding:
+    if name in leave_out:
+        return Finding(name, tolerance, skipped="left out")
+    try:
+        return Finding(name, tolerance, measure(subject))
+    except NotHereError as reason:
+        return Finding(name, tolerance, skipped=str(reason))
