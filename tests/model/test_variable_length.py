@@ -91,6 +91,10 @@ def test_what_the_kernel_cannot_do_is_refused(make_model: Callable, draw_tokens:
     model(draw_tokens(1, 4), past_key_values=cache)
     with pytest.raises(ValueError, match="generate with use_cache=False, or use sdpa"):
         model(draw_tokens(1, 4), past_key_values=cache)
+    whole = torch.ones(1, 1, 4, 4, dtype=torch.bool)
+    with pytest.raises(ValueError, match="with minilm_varlen, which knows no cache and no mask of its own") as refused:
+        model(draw_tokens(1, 4), attention_mask=whole)
+    assert "\n" not in str(refused.value)
     dropping = make_model(MiniLMModel, attention="minilm_varlen", attention_dropout=0.1).train()
     with pytest.raises(ValueError, match=r"attention_dropout \(0.1\) must be 0 with minilm_varlen"):
         dropping(draw_tokens(1, 4))
