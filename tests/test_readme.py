@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import hf_minilm
 from hf_minilm import MiniLMConfig, MiniLMForPreTraining
@@ -72,7 +71,7 @@ def execute(block: str) -> dict[str, object]:
 
 
 def test_every_python_block_is_executed_by_a_test_below() -> None:
-    marks = ("fill-mask", "Trainer", "trust_remote_code", "push_to_hub", "POSITION_SCHEMES")
+    marks = ("fill-mask", "Trainer", "trust_remote_code", "POSITION_SCHEMES")
     assert sorted(blocks("python")) == sorted(block_with(mark) for mark in marks)
 
 
@@ -103,18 +102,6 @@ def test_a_process_without_the_package_opens_the_model(home: Path, tmp_path: Pat
     code = absent + block_with("trust_remote_code") + checked
     result = subprocess.run([sys.executable, "-c", code], cwd=home, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-
-
-def test_the_publishing_block_uploads_the_model_and_the_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
-    uploaded: list[tuple[bool, str]] = []
-
-    def note(self: object, name: str) -> None:
-        uploaded.append((isinstance(self, PreTrainedModel), name))
-
-    monkeypatch.setattr(PreTrainedModel, "push_to_hub", note)
-    monkeypatch.setattr(PreTrainedTokenizerBase, "push_to_hub", note)
-    execute(block_with("push_to_hub"))
-    assert uploaded == [(True, "your-name/your-model"), (False, "your-name/your-model")]
 
 
 def test_the_scheme_of_ones_own_makes_the_order_of_tokens_matter(monkeypatch: pytest.MonkeyPatch) -> None:
