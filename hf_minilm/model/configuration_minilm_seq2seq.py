@@ -5,8 +5,11 @@ from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
+from transformers.utils import logging
 
 from .configuration_minilm import PRESETS, SIZES, MiniLMConfig, refuse_near_misses
+
+logger = logging.get_logger(__name__)
 
 SEQ2SEQ_AUTO_MAP = {
     "AutoConfig": "configuration_minilm_seq2seq.MiniLMSeq2SeqConfig",
@@ -49,6 +52,7 @@ class MiniLMSeq2SeqConfig(PreTrainedConfig):
     model_type = "hf_minilm_seq2seq"
     keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values"]
     sub_configs: ClassVar[dict[str, type[PreTrainedConfig]]] = {"encoder": MiniLMConfig, "decoder": MiniLMConfig}
+    base_model_fsdp_plan: ClassVar[dict[Any, str]] = {}  # the stacks have theirs; transformers' default names no module
 
     encoder: Any = None
     """The stack that reads the source, bidirectional: a `MiniLMConfig`, a dictionary of its fields, or None for its
@@ -118,14 +122,18 @@ class MiniLMSeq2SeqConfig(PreTrainedConfig):
         self.validate_architecture()
 
     def _refuse_fields_of_stacks(self, keywords: dict[str, Any]) -> None:
-        if self.transformers_version is not None:
-            return  # a configuration that was saved has to open, whatever another library has put into it
-        for keyword in keywords:
-            if keyword in MiniLMConfig.__dataclass_fields__ and keyword not in PreTrainedConfig.__dataclass_fields__:
+        misplaced = (
+            keywords.keys() & MiniLMConfig.__dataclass_fields__.keys() - PreTrainedConfig.__dataclass_fields__.keys()
+        )
+        for keyword in sorted(misplaced):
+            if self.transformers_version is None:
                 raise ValueError(
                     f"{keyword} must be given to a stack, as encoder={{...}} and decoder={{...}}; "
                     "MiniLMSeq2SeqConfig.preset gives it to both."
                 )
+            # A configuration that was saved has to open, whatever another library has put into it.
+            logger.warning_once(f"{keyword} is a field of the stacks and is not read outside them.")
+            del keywords[keyword]
 
     def _give_direction(self, name: str, *, is_causal: bool) -> None:
         stack = getattr(self, name)

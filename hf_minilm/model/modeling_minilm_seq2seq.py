@@ -75,14 +75,15 @@ class MiniLMSeq2SeqModel(MiniLMSeq2SeqPreTrainedModel):
         super().__init__(config)
         self.encoder = MiniLMModel(config.encoder)
         self.decoder = Decoder(config.decoder)
-        self._tied_weights_keys = {"decoder.embeddings.tokens.weight": "encoder.embeddings.tokens.weight"}
+        one = {"decoder.embeddings.tokens.weight": "encoder.embeddings.tokens.weight"}
+        self._tied_weights_keys = one if config.share_embeddings else {}
         self.post_init()
 
     def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict[str, str]:
         """Say which weights are one: the token embeddings, whether or not the output projection is one with them."""
         if all_submodels:
             return super().get_expanded_tied_weights_keys(all_submodels=True)
-        return dict(self._tied_weights_keys) if self.config.share_embeddings else {}
+        return dict(self._tied_weights_keys)
 
     def get_input_embeddings(self) -> nn.Embedding:
         """Give the encoder's token embeddings, V x E."""
@@ -346,14 +347,14 @@ class MiniLMForConditionalGeneration(MiniLMSeq2SeqPreTrainedModel, GenerationMix
         if return_logits or (return_logits is None and (labels is None or not self.training)):
             logits = self.lm_head(kept_positions(hidden_states, logits_to_keep))
         if labels is not None:
-            has_all_logits = logits is not None and isinstance(logits_to_keep, int) and logits_to_keep == 0
-            chosen, targets = predicted_positions(logits if has_all_logits else hidden_states, labels)
-            smoothing = label_smoothing if self.training else 0.0
+            # Of the logits that are returned, where they are all.
+            every = logits if isinstance(logits_to_keep, int) and logits_to_keep == 0 else None
+            chosen, targets = predicted_positions(hidden_states if every is None else every, labels)
             loss = normalised_cross_entropy(
-                chosen if has_all_logits else self.lm_head(chosen),
+                self.lm_head(chosen) if every is None else chosen,
                 targets,
                 count=num_items_in_batch,
-                label_smoothing=smoothing,
+                label_smoothing=label_smoothing if self.training else 0.0,
             )
         rest = {key: value for key, value in outputs.items() if key != "last_hidden_state"}
         return Seq2SeqLMOutput(loss=loss, logits=logits, **rest)

@@ -1,6 +1,5 @@
 """From a recipe to what the loop needs: corpus, tokenizer, rows, and a model of the right shape."""
 
-import itertools
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -53,9 +52,13 @@ class Data:
         return self.corpus.documents("validation") if isinstance(self.corpus, Corpus) else iter(())
 
     def held_out_pairs(self, number: int) -> list[tuple[str, str]]:
-        """List the first sources that the model was not trained on, with their targets, of a corpus of pairs."""
-        pairs = self.corpus.pairs("validation") if isinstance(self.corpus, PairCorpus) else iter(())
-        return [(pair.source, pair.target) for pair in itertools.islice(pairs, number)]
+        """List sources that the model was not trained on, with their targets, spread evenly over a corpus of pairs.
+
+        The first ones would not do: a corpus may be sorted by length.
+        """
+        pairs = list(self.corpus.pairs("validation")) if isinstance(self.corpus, PairCorpus) else []
+        number = min(number, len(pairs))
+        return [(pair.source, pair.target) for pair in (pairs[len(pairs) * each // number] for each in range(number))]
 
 
 def open_corpus(recipe: Recipe) -> Corpus | PairCorpus:

@@ -27,7 +27,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("RUN_SLOW", "1")  # the suite skips what it calls slow
     sys.path.insert(0, str(FOLDER))  # the processes that tests start import from here too
-    pytest.register_assert_rewrite("stand_ins")
+    pytest.register_assert_rewrite("stand_ins", "seq2seq_tester")
     from source_distribution import tests_of_transformers
 
     try:

@@ -43,10 +43,12 @@ def enter_our_classes() -> None:
 
     A class that no table names is of no kind: it gets no labels, is never trained, and its tests pass on nothing.
     """
-    for auto_class, model_class in hf_minilm._CLASSES.items():
-        auto_class._model_mapping._model_mapping[hf_minilm.MiniLMConfig.model_type] = model_class.__name__
-        # By this annotation alone it knows that attention weights may be asked for.
-        inspect.unwrap(model_class.forward).__annotations__["kwargs"] = Unpack[TransformersKwargs]
+    for classes in (hf_minilm._CLASSES, hf_minilm._SEQ2SEQ_CLASSES):
+        for auto_class, model_class in classes.items():
+            model_type = model_class.config_class.model_type
+            auto_class._model_mapping._model_mapping[model_type] = model_class.__name__
+            # By this annotation alone it knows that attention weights may be asked for.
+            inspect.unwrap(model_class.forward).__annotations__["kwargs"] = Unpack[TransformersKwargs]
 
 
 def installed_transformers(*_: Any) -> Any:

@@ -16,6 +16,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from hf_minilm.evaluation.translation import translate
 from hf_minilm.training.checkpoint import list_checkpoints
+from hf_minilm.training.preparation import prepare_data
 from hf_minilm.training.pretrain import pretrain
 from hf_minilm.training.recipe import load_recipe
 
@@ -164,3 +165,18 @@ def test_a_model_of_two_widths_is_named_in_a_recipe(folder: Path) -> None:
     run = train(folder, "widths", **{**PAIRS, "model.overrides": overrides})
     config = AutoModelForSeq2SeqLM.from_pretrained(run / "model").config
     assert (config.encoder.hidden_size, config.decoder.hidden_size) == (48, 32)
+
+
+def test_held_out_pairs_are_spread_over_a_corpus_that_is_sorted(folder: Path, tmp_path: Path) -> None:
+    lines = [f"{number:04d}\tnúmero {number}" for number in range(2000)]
+    (tmp_path / "sorted.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    overrides = settings(
+        folder, "sorted", **{**PAIRS, "data.corpus": str(tmp_path / "sorted.tsv"), "data.world_documents": 20_000}
+    )
+    data = prepare_data(load_recipe(None, overrides), tmp_path, quiet=True)
+    everyone = data.held_out_pairs(10_000)
+    chosen = data.held_out_pairs(7)
+    assert len(set(chosen)) == 7
+    places = [everyone.index(pair) for pair in chosen]
+    assert places == [len(everyone) * each // 7 for each in range(7)]
+    assert int(chosen[-1][0]) > 1500

@@ -24,7 +24,7 @@ class ExportTesterMixin:
                 inputs = self._prepare_for_class(inputs, model_class)
                 model = model_class(config).eval().to(torch_device)
                 exported = DynamoExporter().export(model, inputs, config=DynamoConfig(dynamic=True))
-                smaller = {name: value[:5, ..., :6] for name, value in inputs.items()}
+                smaller = {name: value[:5, ..., :-1] for name, value in inputs.items()}
                 for sample in (inputs, smaller):
                     with torch.no_grad():
                         expected = tensors_of(model(**sample))
