@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hf_minilm import MiniLMForCausalLM, MiniLMForPreTraining
+from hf_minilm import MiniLMForCausalLM, MiniLMForConditionalGeneration, MiniLMForPreTraining, MiniLMSeq2SeqConfig
 
 pytestmark = pytest.mark.gpu
 
@@ -31,6 +31,38 @@ def test_loss_and_gradients_of_packed_rows_are_those_of_a_cpu(make_model, draw_t
     gradients = [{name: p.grad.cpu() for name, p in model.named_parameters()} for model in models]
     for name, expected in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], expected, atol=5e-5, rtol=1e-3, msg=name)
+
+
+def seq2seq_model(attention: str) -> MiniLMForConditionalGeneration:
+    sizes = {"vocab_size": 61, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    config = MiniLMSeq2SeqConfig.preset("modern", "tiny", bos_token_id=1, eos_token_id=2, **sizes)
+    return MiniLMForConditionalGeneration._from_config(config, attn_implementation=attention)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_loss_and_gradients_of_packed_pairs_are_those_of_a_cpu(draw_tokens, attention):
+    source, target = draw_tokens(2, 13), draw_tokens(2, 13)
+    places = {"position_ids": POSITIONS, "decoder_position_ids": POSITIONS.flip(0)}
+    batch = {"input_ids": source, "decoder_input_ids": target, "labels": target.roll(-1, 1), **places}
+    models = [seq2seq_model(attention).train().to(device) for device in ("cpu", "cuda")]
+    losses = [model(**{name: tensor.to(model.device) for name, tensor in batch.items()}).loss for model in models]
+    torch.testing.assert_close(losses[1].cpu(), losses[0], atol=1e-5, rtol=1e-5)
+    for loss in losses:
+        loss.backward()
+    gradients = [{name: p.grad.cpu() for name, p in model.named_parameters()} for model in models]
+    for name, expected in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], expected, atol=5e-5, rtol=1e-3, msg=name)
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+@torch.no_grad()
+def test_a_text_written_from_another_is_that_of_a_cpu(draw_tokens, num_beams):
+    source, texts = draw_tokens(2, 5), []
+    for device in ("cpu", "cuda"):
+        model = seq2seq_model("sdpa").eval().to(device)
+        texts.append(model.generate(source.to(device), max_new_tokens=9, num_beams=num_beams, do_sample=False).tolist())
+    assert texts[0] == texts[1]
 
 
 def test_bfloat16_autocast_stays_near_float32(make_model, draw_tokens):
