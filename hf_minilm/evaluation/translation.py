@@ -162,7 +162,10 @@ def score_translations(outputs: Sequence[str], targets: Sequence[str], *, num_be
         raise ValueError("outputs (0) must be at least 1 to be scored; give some pairs of texts.")
     chrf, bleu = CHRF(), BLEU()
     references = [list(targets)]
-    chrf_score, bleu_score = (metric.corpus_score(list(outputs), references).score for metric in (chrf, bleu))
+    # Rounding may take sacrebleu's BLEU a little above 100.
+    chrf_score, bleu_score = (
+        min(metric.corpus_score(list(outputs), references).score, 100.0) for metric in (chrf, bleu)
+    )
     right = sum(output.split() == target.split() for output, target in zip(outputs, targets, strict=True))
     return TranslationScores(
         num_beams=num_beams,
