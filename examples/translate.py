@@ -1,9 +1,9 @@
 """Translate a text, and see which source tokens each written token looked at: the alignment that cross-attention finds.
 
-    python examples/translate.py runs/translate/model "Ana y Juan están en la plaza."
-    python examples/translate.py runs/translate/model "Ana y Juan están en la plaza." --picture alignment.svg
+    python examples/translate.py runs/translate/model "$(cat story.txt)"
+    python examples/translate.py runs/translate/model "$(cat story.txt)" --picture alignment.svg
 
-The picture is the mean over the heads of one decoder layer, by default of the one before the last.
+The picture is the mean over the heads of one decoder layer, by default of the last.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def main() -> int:
     parser.add_argument("text", help="what to translate")
     parser.add_argument("--num-beams", type=int, default=4, help="hypotheses kept at each step; 1 is greedy")
     parser.add_argument("--picture", type=Path, help="an SVG to write, with the alignment")
-    parser.add_argument("--layer", type=int, default=-2, help="the decoder layer to draw; negative from the last")
+    parser.add_argument("--layer", type=int, default=-1, help="the decoder layer to draw; negative from the last")
     arguments = parser.parse_args()
     try:
         print(

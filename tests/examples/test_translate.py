@@ -66,7 +66,7 @@ def test_a_text_is_translated_as_the_model_translates_it_and_its_alignment_drawn
     inputs = tokenizer(text, return_tensors="pt")
     written = model.generate(**inputs, num_beams=4, do_sample=False)
     assert printed.rstrip("\n") == tokenizer.decode(written[0], skip_special_tokens=True)
-    weights = model(**inputs, decoder_input_ids=written[:, :-1], output_attentions=True).cross_attentions[-2]
+    weights = model(**inputs, decoder_input_ids=written[:, :-1], output_attentions=True).cross_attentions[-1]
     expected = weights[0].mean(dim=0).sqrt().flatten()
     shades = re.findall(r'fill-opacity="([\d.]+)"', picture.read_text(encoding="utf-8"))
     drawn = torch.tensor([float(shade) for shade in shades])
