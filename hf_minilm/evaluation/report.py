@@ -205,6 +205,8 @@ def _text_lines(texts: tuple[GeneratedText, ...]) -> Iterator[str]:
 def _translation_lines(scores: tuple[TranslationScores, ...], translations: tuple[Translation, ...]) -> Iterator[str]:
     if scores:
         yield f"Translations of {scores[0].number:,} held-out texts"
+    elif translations:
+        yield "Gaps filled in"
     for score in scores:
         search = "greedy" if score.num_beams == 1 else f"{score.num_beams} beams"
         yield f"  {search:<9}chrF {score.chrf:5.1f}, BLEU {score.bleu:5.1f}, exact match {score.exact_match:.1%}"

@@ -112,6 +112,7 @@ def test_a_run_that_is_given_gaps_to_fill_leaves_a_model_that_reads_them(folder:
     run = train(folder, "denoising", **DENOISING)
     report = json.loads((run / "report.json").read_text(encoding="utf-8"))
     assert report["scores"] == []
+    assert "Gaps filled in" in (run / "report.txt").read_text(encoding="utf-8")
     assert all("<extra_id_0>" in each["source"] for each in report["translations"])
     tokenizer = AutoTokenizer.from_pretrained(run / "model")
     assert len(tokenizer("one <extra_id_0> two")["input_ids"]) == len(tokenizer("one  two")["input_ids"]) + 1
