@@ -66,7 +66,7 @@ class Objective(Protocol):
         """Return the batch of these rows at a step, int64 tensors [B, T]."""
 
     def evaluation_batches(self, rows_per_batch: int) -> Iterator[Batch]:
-        """Iterate over the first epoch's rows, each once, in order, always with the same masks."""
+        """Iterate over the first epoch's rows, each once, mixed, always with the same masks."""
 
     def describe(self, epoch: int = 0) -> EpochFigures:
         """Return the figures of an epoch."""
@@ -125,7 +125,7 @@ class CausalObjective:
         return tensors(input_ids=input_ids, position_ids=restarting_positions(starts), labels=labels)
 
     def evaluation_batches(self, rows_per_batch: int) -> Iterator[Batch]:
-        """Iterate over all rows, each once, in order."""
+        """Iterate over all rows, each once, mixed but always in the same order."""
         return all_rows(self, rows_per_batch)
 
     def describe(self, epoch: int = 0) -> EpochFigures:  # noqa: ARG002 (the protocol's signature)
@@ -260,7 +260,7 @@ class MaskedObjective:
         return batch | tensors(next_sentence_label=pair_labels) if self.next_sentence else batch
 
     def evaluation_batches(self, rows_per_batch: int) -> Iterator[Batch]:
-        """Iterate over the first epoch's rows, each once, in order, always with the same masks."""
+        """Iterate over the first epoch's rows, each once, mixed, always with the same masks."""
         return all_rows(self, rows_per_batch)
 
     def describe(self, epoch: int = 0) -> EpochFigures:
@@ -363,12 +363,17 @@ def restarting_positions(starts: NDArray[np.bool_]) -> NDArray[np.int64]:
 
 
 def all_rows(objective: Objective, rows_per_batch: int) -> Iterator[Batch]:
-    """Iterate over the batches of the first epoch's rows, as `Objective.evaluation_batches`."""
+    """Iterate over the batches of the first epoch's rows, as `Objective.evaluation_batches`.
+
+    Packing puts the longest sequences into the first rows, and an evaluation may look at the first rows only: mixed,
+    they stand for all.
+    """
     if rows_per_batch < 1:
         raise ValueError(f"rows_per_batch ({rows_per_batch}) must be at least 1; give the rows of one batch.")
     num_rows = objective.rows_in_epoch(0)
+    mixed = np.argsort(random_bits(0, Purpose.ORDER, counter=(EVALUATION_STEP, 0, 0), size=num_rows), kind="stable")
     for start in range(0, num_rows, rows_per_batch):
-        rows = [RowKey(0, row) for row in range(start, min(start + rows_per_batch, num_rows))]
+        rows = [RowKey(0, row) for row in mixed[start : start + rows_per_batch].tolist()]
         yield objective.batch(EVALUATION_STEP, rows)
 
 

@@ -105,7 +105,7 @@ class PairObjective:
         return self._parts.batch([map(self._sequence, self._packing.row(key.row).tolist()) for key in rows])
 
     def evaluation_batches(self, rows_per_batch: int) -> Iterator[Batch]:
-        """Iterate over all rows, each once, in order."""
+        """Iterate over all rows, each once, mixed but always in the same order."""
         return all_rows(self, rows_per_batch)
 
     def describe(self, epoch: int = 0) -> EpochFigures:  # noqa: ARG002 (the protocol's signature)
@@ -199,7 +199,7 @@ class DenoisingObjective:
         return self._parts.batch([self._sequences(step, key) for key in rows])
 
     def evaluation_batches(self, rows_per_batch: int) -> Iterator[Batch]:
-        """Iterate over all rows, each once, in order, always with the same spans."""
+        """Iterate over all rows, each once, mixed, always with the same spans."""
         return all_rows(self, rows_per_batch)
 
     def describe(self, epoch: int = 0) -> EpochFigures:  # noqa: ARG002 (the protocol's signature)

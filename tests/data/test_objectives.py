@@ -224,6 +224,17 @@ def test_evaluation_goes_through_every_row_once_with_the_same_masks_each_time(
             next(objective.evaluation_batches(0))
 
 
+def test_the_first_rows_of_an_evaluation_stand_for_all(
+    random_store: Callable[..., Store], encoder_tokens: Special, decoder_tokens: Special
+) -> None:
+    store = random_store(8, num_documents=400)
+    for objective in objectives(store, encoder_tokens(1_000_000), decoder_tokens(1_000_000)):
+        numbers = torch.cat([(batch["position_ids"] == 0).sum(-1) for batch in objective.evaluation_batches(4)]).float()
+        half = len(numbers) // 2
+        # Packed in order of length, the first rows hold the fewest sequences.
+        assert abs(numbers[:half].mean() - numbers[half:].mean()) < 0.15 * numbers.mean(), type(objective)
+
+
 def test_figures_describe_the_epoch(
     random_store: Callable[..., Store], encoder_tokens: Special, decoder_tokens: Special
 ) -> None:
