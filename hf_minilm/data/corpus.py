@@ -18,7 +18,7 @@ from typing import Literal
 from .document import Document
 from .documentation import documentation_versions, installed_documentation
 from .readers import SUFFIXES, HubDataset, read_file, suffix_of
-from .world import World
+from .world import World, check_split
 
 Split = Literal["train", "validation"]
 BUILTIN_SOURCES = ("builtin:world", "builtin:docs")
@@ -116,8 +116,7 @@ class Corpus:
             ValueError: the split is unknown, a file is malformed, or the text cannot give two parts.
             OSError: a file or the Hub cannot be read.
         """
-        if split not in ("train", "validation"):
-            raise ValueError(f"split ({split}) must be train or validation; choose one of them.")
+        check_split(split)
         return self._divide(split)
 
     def fingerprint(self) -> str:

@@ -32,6 +32,7 @@ from .readers import (
     shown_keys,
     suffix_of,
 )
+from .world import check_split
 from .world_pairs import WorldPairs
 
 BUILTIN_PAIRS = "builtin:pairs"
@@ -133,8 +134,7 @@ class PairCorpus:
             ValueError: the split is unknown, a file is malformed, or the part has no pair.
             OSError: a file or the Hub cannot be read.
         """
-        if split not in ("train", "validation"):
-            raise ValueError(f"split ({split}) must be train or validation; choose one of them.")
+        check_split(split)
         return self._divide(split)
 
     def fingerprint(self) -> str:

@@ -38,6 +38,12 @@ _LECTURE_LINES = (
 )
 
 
+def check_split(split: str) -> None:
+    """Raises ValueError for a part that no corpus has."""
+    if split not in SPLITS:
+        raise ValueError(f"split ({split}) must be train or validation; choose one of them.")
+
+
 def words(text: str) -> list[str]:
     """The words of a text: each longest run of letters, and every other character that is not a space."""
     return _WORD.findall(text)
@@ -84,8 +90,7 @@ class World:
         Raises:
             ValueError: the split is neither "train" nor "validation", or the number is negative.
         """
-        if split not in SPLITS:
-            raise ValueError(f"split ({split}) must be train or validation; choose one of them.")
+        check_split(split)
         if num_documents < 0:
             raise ValueError(f"num_documents ({num_documents}) must be at least 0; give the number of stories wanted.")
         return (self._document(split, number) for number in range(num_documents))

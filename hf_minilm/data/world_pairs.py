@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from . import world_pairs_lexicon as lexicon
-from .world import SPLITS
+from .world import check_split
 from .world_lexicon import ENGLISH_NAMES, SPANISH_NAMES
 from .world_pairs_lexicon import Adjective, Being, Noun, Pair, Topic, Verb
 
@@ -507,8 +507,7 @@ class WorldPairs:
         Raises:
             ValueError: the split is neither "train" nor "validation", or the number is negative.
         """
-        if split not in SPLITS:
-            raise ValueError(f"split ({split}) must be train or validation; choose one of them.")
+        check_split(split)
         if number < 0:
             raise ValueError(f"number ({number}) must be at least 0; give the number of stories wanted.")
         return (self._pair(split, place) for place in range(number))

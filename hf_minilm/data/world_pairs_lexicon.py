@@ -26,12 +26,11 @@ class Pair(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Noun:
-    """A noun; `gender` is that of the Spanish one, "m" or "f"."""
+class _Inflected:
+    """A word that has a number."""
 
     singular: Pair
     plural: Pair
-    gender: str
 
     def form(self, number: str) -> Pair:
         """The form for number "s" or "p"."""
@@ -39,15 +38,15 @@ class Noun:
 
 
 @dataclass(frozen=True, slots=True)
-class Verb:
+class Noun(_Inflected):
+    """A noun; `gender` is that of the Spanish one, "m" or "f"."""
+
+    gender: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verb(_Inflected):
     """The third persons of one tense."""
-
-    singular: Pair
-    plural: Pair
-
-    def form(self, number: str) -> Pair:
-        """The form for number "s" or "p"."""
-        return self.singular if number == "s" else self.plural
 
 
 @dataclass(frozen=True, slots=True)

@@ -245,7 +245,8 @@ def _samples(training: Training, data: Data) -> dict[str, Any]:
     recipe, model, tokenizer = training.recipe, training.bare_model, data.tokenizer
     name = recipe.objective.name
     if name == "pairs":
-        beams = (1, *({recipe.evaluation.num_beams} - {1}))
+        num_beams = recipe.evaluation.num_beams
+        beams = (1, num_beams) if num_beams > 1 else (1,)
         pairs = data.held_out_pairs(recipe.evaluation.translations)
         scores, translations = evaluate_translations(model, tokenizer, pairs, beams=beams)
         return {"scores": scores, "translations": translations}

@@ -188,11 +188,19 @@ def test_a_setting_that_another_one_leaves_without_effect_is_refused(overrides: 
 
 
 def test_the_same_settings_are_taken_where_they_have_effect() -> None:
-    load_recipe(None, ["objective.mask_rate=0.2", "data.corpus=[a.txt, 'builtin:world']", "data.languages=[es]"])
-    load_recipe(None, ["optimizer.schedule=wsd", "optimizer.decay_share=0.3", "optimizer.final_share=0.1"])
+    recipe = load_recipe(
+        None, ["objective.mask_rate=0.2", "data.corpus=[a.txt, 'builtin:world']", "data.languages=[es]"]
+    )
+    assert (recipe.objective.mask_rate, recipe.data.languages) == (0.2, ("es",))
+    recipe = load_recipe(None, ["optimizer.schedule=wsd", "optimizer.decay_share=0.3", "optimizer.final_share=0.1"])
+    assert (recipe.optimizer.decay_share, recipe.optimizer.final_share) == (0.3, 0.1)
     load_recipe(None, ["objective.name=causal", "objective.next_sentence=false"])
-    load_recipe(None, [*PAIRS, "objective.label_smoothing=0.1", "data.world_documents=50", "evaluation.num_beams=2"])
-    load_recipe(None, ["objective.name=denoising", "objective.span_length=2", "objective.label_smoothing=0.1"])
+    pairs = load_recipe(
+        None, [*PAIRS, "objective.label_smoothing=0.1", "data.world_documents=50", "evaluation.num_beams=2"]
+    )
+    assert (pairs.objective.label_smoothing, pairs.data.world_documents, pairs.evaluation.num_beams) == (0.1, 50, 2)
+    gaps = load_recipe(None, ["objective.name=denoising", "objective.span_length=2", "objective.label_smoothing=0.1"])
+    assert (gaps.objective.span_length, gaps.objective.label_smoothing) == (2, 0.1)
 
 
 def test_a_causal_recipe_needs_one_change_and_drops_what_is_masked_only() -> None:
