@@ -23,8 +23,10 @@ def run(arguments: argparse.Namespace) -> int:
         print(describe_recipe(recipe), end="")
         return 0
     from ..training.loop import Stopped
+    from ..training.memory import keep_freed_memory
     from ..training.pretrain import pretrain
 
+    keep_freed_memory()
     try:
         print(pretrain(recipe), end="")
     except Stopped as stopped:

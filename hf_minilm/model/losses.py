@@ -31,14 +31,24 @@ def normalised_cross_entropy(
     Returns:
         A scalar.
     """
-    total = nn.functional.cross_entropy(
+    total = summed_cross_entropy(logits, labels, label_smoothing=label_smoothing)
+    return total / clamped_count(labels, count)
+
+
+def summed_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, *, label_smoothing: float = 0.0) -> torch.Tensor:
+    """Sum the cross-entropy of logits [N, V] in float32; see `normalised_cross_entropy`."""
+    return nn.functional.cross_entropy(
         logits.float(), labels, ignore_index=IGNORED, reduction="sum", label_smoothing=label_smoothing
     )
+
+
+def clamped_count(labels: torch.Tensor, count: Count) -> torch.Tensor:
+    """Give the count as a tensor on the labels' device, or else the number of labels not ignored; at least 1."""
     if count is None:
         count = (labels != IGNORED).sum()
     if not torch.is_tensor(count):
         count = torch.tensor(count)
-    return total / count.to(total.device).clamp(min=1)
+    return count.to(labels.device).clamp(min=1)
 
 
 def predicted_positions(hidden_states: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -106,6 +116,29 @@ def first_tokens(hidden_states: torch.Tensor, next_sentence_label: torch.Tensor 
     if next_sentence_label is None or next_sentence_label.shape != hidden_states.shape[:2]:
         return hidden_states[:, 0]
     return predicted_positions(hidden_states, next_sentence_label)[0]
+
+
+def classification_loss(
+    logits: torch.Tensor, labels: torch.Tensor, *, problem: str, count: Count = None
+) -> torch.Tensor:
+    """Compute the loss of whole texts.
+
+    Args:
+        logits: [B, C].
+        labels: Class ids [B], or floats [B] for a regression and [B, C] for several classes at once.
+        problem: As transformers' `problem_type` names it.
+        count: What to divide by; None: the number of labels.
+
+    Returns:
+        A scalar.
+    """
+    if problem == "single_label_classification":
+        return normalised_cross_entropy(logits, labels.view(-1), count=count)
+    if problem == "regression":
+        total = nn.functional.mse_loss(logits.flatten(), labels.flatten().to(logits.dtype), reduction="sum")
+    else:
+        total = nn.functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="sum")
+    return total / (labels.numel() if count is None else count)
 
 
 def order_cross_entropy(

@@ -30,6 +30,7 @@ from .layers import Embeddings, Layer, Pooler, PredictionTransform, build_norm, 
 from .losses import (
     IGNORED,
     Count,
+    classification_loss,
     first_tokens,
     kept_positions,
     next_tokens,
@@ -40,6 +41,7 @@ from .losses import (
 )
 from .positions import PositionScheme, build_positions
 from .variable_length import VARIABLE_LENGTH
+from .vocabulary_loss import vocabulary_cross_entropy
 
 Problem = Literal["regression", "single_label_classification", "multi_label_classification"]
 
@@ -210,6 +212,7 @@ class LanguageModelHead(MiniLMPreTrainedModel):
     _tp_plan = {"lm_head": "colwise_gather_output"}
     _fsdp_plan = {"lm_head": "keep_full_weight"}
     is_causal_head = False
+    vocabulary_loss = "auto"  # how the loss is computed, one of VOCABULARY_LOSSES
 
     def __init__(self, config: MiniLMConfig) -> None:
         super().__init__(with_direction(config, is_causal=self.is_causal_head, head=type(self).__name__))
@@ -243,7 +246,9 @@ class LanguageModelHead(MiniLMPreTrainedModel):
         if labels is None:
             return None, logits
         chosen, targets = predicted_positions(hidden_states, labels)
-        return normalised_cross_entropy(self.predict(chosen), targets, count=count), logits
+        chosen, implementation = self.transform(chosen), self.vocabulary_loss
+        loss = vocabulary_cross_entropy(chosen, self.lm_head, targets, count=count, implementation=implementation)
+        return loss, logits
 
 
 class MiniLMForCausalLM(LanguageModelHead, GenerationMixin):
@@ -597,15 +602,7 @@ class MiniLMForSequenceClassification(ClassifierHead):
             )
             problem = "regression" if self.num_labels == 1 else several
             self.config.problem_type = problem
-        if problem == "single_label_classification":
-            return normalised_cross_entropy(logits, labels.view(-1), count=count)
-        if count is None:
-            count = labels.numel()
-        if problem == "regression":
-            total = nn.functional.mse_loss(logits.flatten(), labels.flatten().to(logits.dtype), reduction="sum")
-        else:
-            total = nn.functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="sum")
-        return total / count
+        return classification_loss(logits, labels, problem=problem, count=count)
 
 
 class MiniLMForTokenClassification(ClassifierHead):

@@ -21,8 +21,9 @@ from .attention import Attention, cross_attention_mask, packed_sequence_ids
 from .configuration_minilm import MiniLMConfig
 from .configuration_minilm_seq2seq import MiniLMSeq2SeqConfig
 from .layers import Layer
-from .losses import Count, kept_positions, normalised_cross_entropy, predicted_positions, previous_tokens
+from .losses import Count, kept_positions, predicted_positions, previous_tokens
 from .modeling_minilm import MiniLMForCausalLM, MiniLMModel
+from .vocabulary_loss import vocabulary_cross_entropy
 
 logger = logging.get_logger(__name__)
 
@@ -198,6 +199,7 @@ class MiniLMForConditionalGeneration(MiniLMSeq2SeqPreTrainedModel, GenerationMix
     """A target from a source: translation, simplification, filling of gaps; `generate` works, greedy and with beams."""
 
     _tp_plan = {"lm_head": "colwise_gather_output"}
+    vocabulary_loss = "auto"  # how the loss is computed, one of VOCABULARY_LOSSES
     _fsdp_plan = {"lm_head": "keep_full_weight"}
 
     def __init__(self, config: MiniLMSeq2SeqConfig) -> None:
@@ -347,14 +349,14 @@ class MiniLMForConditionalGeneration(MiniLMSeq2SeqPreTrainedModel, GenerationMix
         if return_logits or (return_logits is None and (labels is None or not self.training)):
             logits = self.lm_head(kept_positions(hidden_states, logits_to_keep))
         if labels is not None:
-            # Of the logits that are returned, where they are all.
-            every = logits if isinstance(logits_to_keep, int) and logits_to_keep == 0 else None
-            chosen, targets = predicted_positions(hidden_states if every is None else every, labels)
-            loss = normalised_cross_entropy(
-                self.lm_head(chosen) if every is None else chosen,
+            chosen, targets = predicted_positions(hidden_states, labels)
+            loss = vocabulary_cross_entropy(
+                chosen,
+                self.lm_head,
                 targets,
                 count=num_items_in_batch,
                 label_smoothing=label_smoothing if self.training else 0.0,
+                implementation=self.vocabulary_loss,
             )
         rest = {key: value for key, value in outputs.items() if key != "last_hidden_state"}
         return Seq2SeqLMOutput(loss=loss, logits=logits, **rest)
