@@ -48,12 +48,12 @@ def evaluating(model: nn.Module) -> Iterator[torch.device]:
     """Put a model into evaluation mode without gradients, yield its device, and restore its mode at the end.
 
     It computes in its own precision: Accelerate makes a model train in 16 bits by replacing its `forward`, and no
-    context around that one can turn it off.
+    context around that one can turn it off. Compiled layers run as they are written: they would be compiled anew.
     """
     was_training, replaced = model.training, vars(model).pop("forward", None)
     model.eval()
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.compiler.set_stance("force_eager"):
             yield next(model.parameters()).device
     finally:
         model.train(was_training)

@@ -1,18 +1,21 @@
-"""The optimizer: which parameters decay, and its state as plain tensors and JSON.
+"""The optimizer: which one, which parameters decay, and its state as plain tensors and JSON.
 
 The state is saved by parameter name, so it survives a change in the order of the modules, and without pickle, so
-reading one runs no code. The two moments of Adam (Kingma and Ba 2015, arXiv:1412.6980) come back bit for bit.
+reading one runs no code. The two moments of Adam (Kingma and Ba 2015, arXiv:1412.6980) and the momentum of Muon come
+back bit for bit.
 """
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
+
+from .muon import MUON_GROUP, MuonWithAdamW, layer_matrices
 
 TENSORS_FILE = "optimizer.safetensors"
 SCALARS_FILE = "optimizer.json"
@@ -20,8 +23,12 @@ SCALARS_FILE = "optimizer.json"
 _FUSED_DEVICES = ("cpu", "cuda", "xpu")
 
 
-class AdamWSettings(Protocol):
+class StepSettings(Protocol):
     """What `build_optimizer` reads; the recipe's optimizer section has it."""
+
+    @property
+    def name(self) -> Literal["adamw", "muon"]:
+        """Which optimizer."""
 
     @property
     def learning_rate(self) -> float:
@@ -29,18 +36,24 @@ class AdamWSettings(Protocol):
 
     @property
     def betas(self) -> tuple[float, float]:
-        """Decay of the two moments."""
+        """Decay of AdamW's two moments."""
 
     @property
     def epsilon(self) -> float:
-        """Added to the root of the second moment."""
+        """Added to the root of AdamW's second moment."""
+
+    @property
+    def momentum(self) -> float:
+        """Decay of Muon's momentum."""
 
     @property
     def weight_decay(self) -> float:
         """Decoupled weight decay (Loshchilov and Hutter 2019, arXiv:1711.05101)."""
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: nn.Module, weight_decay: float, *, matrices: Iterable[torch.Tensor] = ()
+) -> list[dict[str, Any]]:
     """Split the trainable parameters into those that decay and those that do not.
 
     Norms, biases and embeddings do not decay: whatever has fewer than two dimensions, and whatever an embedding owns,
@@ -48,10 +61,12 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
     Args:
         model: The model, not wrapped, so that names are its own.
-        weight_decay: The decay of the first group.
+        weight_decay: The decay of whatever decays.
+        matrices: Those of the parameters that decay for which Muon has a group of their own, the first.
 
     Returns:
-        One or two groups in the form that `torch.optim` takes, parameters as (name, parameter) sorted by name.
+        The groups that are not empty, in the form that `torch.optim` takes, parameters as (name, parameter) sorted by
+        name.
 
     Raises:
         ValueError: If no parameter is trainable.
@@ -62,40 +77,47 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
         if isinstance(module, nn.Embedding | nn.EmbeddingBag)
         for parameter in module.parameters(recurse=False)
     }
+    for_muon = {id(matrix) for matrix in matrices}
     trainable = sorted((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
     kept = [(name, p) for name, p in trainable if p.ndim < 2 or id(p) in embedded]
     decayed = [(name, p) for name, p in trainable if not (p.ndim < 2 or id(p) in embedded)]
     groups = [
-        {"params": decayed, "weight_decay": weight_decay, "name": "decay"},
-        {"params": kept, "weight_decay": 0.0, "name": "no_decay"},
+        {"params": [each for each in decayed if id(each[1]) in for_muon], "name": MUON_GROUP},
+        {"params": [each for each in decayed if id(each[1]) not in for_muon], "name": "decay"},
+        {"params": kept, "name": "no_decay"},
     ]
     groups = [group for group in groups if group["params"]]
     if not groups:
         raise ValueError("parameters (0) must be trainable; set requires_grad on those to train.")
-    return groups
+    return [{**group, "weight_decay": 0.0 if group["name"] == "no_decay" else weight_decay} for group in groups]
 
 
-def build_optimizer(model: nn.Module, settings: AdamWSettings) -> torch.optim.AdamW:
-    """Build AdamW over `parameter_groups`, with the fused kernel where the device has one.
+def build_optimizer(model: nn.Module, settings: StepSettings) -> torch.optim.Optimizer:
+    """Build the optimizer over `parameter_groups`, AdamW with the fused kernel where the device has one.
 
     On CPU the fused kernel takes about 0.3 of the time of the others (27M parameters: 47 ms against 168 ms on one
     core). Its results do not depend on the number of threads.
 
     Args:
         model: The model, not wrapped.
-        settings: Rate, betas, epsilon and decay.
+        settings: Which optimizer, rate, betas, epsilon, momentum and decay.
+
+    Raises:
+        ValueError: If no parameter is trainable, or with Muon no matrix of a layer.
     """
-    groups = parameter_groups(model, settings.weight_decay)
+    with_muon = settings.name == "muon"
+    groups = parameter_groups(model, settings.weight_decay, matrices=layer_matrices(model) if with_muon else ())
+    if with_muon and groups[0]["name"] != MUON_GROUP:
+        raise ValueError(
+            f"matrices in layers of {type(model).__name__} (0) must be trainable with optimizer.name muon; use adamw."
+        )
     parameters = [parameter for group in groups for _, parameter in group["params"]]
     fused = all(p.device.type in _FUSED_DEVICES and p.is_floating_point() for p in parameters)
-    return torch.optim.AdamW(
-        groups,
-        lr=settings.learning_rate,
-        betas=settings.betas,
-        eps=settings.epsilon,
-        weight_decay=settings.weight_decay,
-        fused=True if fused else None,
-    )
+    shared: dict[str, Any] = {"lr": settings.learning_rate, "betas": settings.betas, "eps": settings.epsilon}
+    shared["fused"] = True if fused else None
+    if with_muon:
+        return MuonWithAdamW(groups, momentum=settings.momentum, **shared)
+    return torch.optim.AdamW(groups, weight_decay=settings.weight_decay, **shared)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:

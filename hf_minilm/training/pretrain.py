@@ -5,7 +5,7 @@ import shutil
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from accelerate import Accelerator
@@ -36,6 +36,7 @@ from .checkpoint import (
     remove_leftovers,
     save_training_checkpoint,
 )
+from .compilation import compile_layers, resolve_compilation
 from .launch import check_processes, check_rows, resolve_attention, resolve_precision, start_accelerator
 from .loop import Training, report_held_out, train
 from .metrics import MetricsLog, draw_loss_curve
@@ -142,13 +143,23 @@ def _prepare_training(
     else:
         state = load_training_state(newest)
         model = model_class(recipe).from_pretrained(newest, attn_implementation=attention)
+    cast(Any, model).vocabulary_loss = recipe.training.vocabulary_loss
+    compiles = resolve_compilation(
+        recipe.training.compile,
+        precision=accelerator.mixed_precision,
+        budget=recipe.training.budget,
+        positions_per_step=recipe.training.batch_rows * data.train.positions_per_row,
+    )
+    if compiles:
+        compile_layers(model)
     optimizer = build_optimizer(model, recipe.optimizer)
     if newest is not None:
         load_optimizer_state(newest, optimizer)
     if accelerator.is_main_process:
         where = "from the start" if newest is None else f"resuming after step {state.step}"
         arithmetic = "bf16" if accelerator.mixed_precision == "bf16" else "fp32"
-        settings = f"{arithmetic}, {attention} attention, processes: {accelerator.num_processes}"
+        compiled = ", compiled" if compiles else ""
+        settings = f"{arithmetic}, {attention} attention{compiled}, processes: {accelerator.num_processes}"
         _announce(model, data, recipe, f"{where}; {settings}")
     wrapped, prepared = accelerator.prepare(model, optimizer)
     if recipe.output.trackers:

@@ -127,10 +127,13 @@ class ObjectiveSettings:
 class OptimizerSettings:
     """How a gradient becomes a step."""
 
-    name: Literal["adamw"] = _setting("adamw", "Optimizer.")
+    name: Literal["adamw", "muon"] = _setting(
+        "adamw", "Optimizer; muon is Muon for the matrices of the layers and AdamW for all else."
+    )
     learning_rate: float = _setting(2e-3, "Peak of the learning rate.", above=0.0)
     betas: tuple[float, float] = _setting((0.9, 0.98), "Decay of the two moments, each in [0, 1).", least=0.0, most=1.0)
     epsilon: float = _setting(1e-8, "Added to the root of the second moment.", above=0.0)
+    momentum: float = _setting(0.95, "Decay of Muon's momentum, in [0, 1); muon only.", least=0.0, most=1.0)
     weight_decay: float = _setting(0.01, "Decoupled decay; not for norms, biases and embeddings.", least=0.0)
     gradient_clip: float = _setting(1.0, "Longest norm of the whole gradient; 0 does not clip.", least=0.0)
     schedule: ScheduleName = _setting("cosine", "How the learning rate falls after the warm-up.")
@@ -167,6 +170,12 @@ class TrainingSettings:
     )
     attention: Literal["auto", "sdpa", "eager"] = _setting(
         "auto", "Attention kernel; eager is the written-out formula, auto the one that trains faster here."
+    )
+    compile: Literal["auto", "yes", "no"] = _setting(
+        "auto", "Whether torch.compile fuses the layers; auto where the time that it takes comes back."
+    )
+    vocabulary_loss: Literal["auto", "chunked", "plain", "torch", "liger"] = _setting(
+        "auto", "How the loss over the vocabulary is computed: chunked, by all logits at once, or another's kernel."
     )
 
 
@@ -250,6 +259,7 @@ class Recipe:
             _check_range(f"{section}.{item.name}", value, item.metadata)
         self._check_data()
         self._check_objective()
+        self._check_optimizer()
         self._check_batch()
         self._check_effect()
 
@@ -287,8 +297,12 @@ class Recipe:
                 "choose wordpiece, unigram or auto."
             )
         self._check_sequence_to_sequence()
+
+    def _check_optimizer(self) -> None:
         if max(self.optimizer.betas) >= 1.0:
             raise ValueError(f"optimizer.betas ({list(self.optimizer.betas)}) must be below 1; try [0.9, 0.98].")
+        if self.optimizer.momentum >= 1.0:
+            raise ValueError(f"optimizer.momentum ({self.optimizer.momentum}) must be below 1; try 0.95.")
         if self.optimizer.schedule == "noam" and self.optimizer.warmup_share == 0:
             raise ValueError("optimizer.warmup_share (0) must be above 0 with optimizer.schedule noam; try 0.1.")
         falling = self.optimizer.warmup_share + self.optimizer.decay_share
@@ -345,6 +359,8 @@ class Recipe:
                 causes["data.world_documents"] = "a data.corpus that is neither builtin:world nor builtin:pairs"
         if self.tokenizer.folder is not None:
             causes |= dict.fromkeys(_TRAINED_TOKENIZER_ONLY, "tokenizer.folder")
+        if self.optimizer.name != "muon":
+            causes["optimizer.momentum"] = f"optimizer.name {self.optimizer.name}"
         if self.optimizer.schedule != "wsd":
             causes["optimizer.decay_share"] = f"optimizer.schedule {self.optimizer.schedule}"
         if self.optimizer.schedule in ("constant", "noam"):

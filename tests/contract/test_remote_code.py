@@ -28,6 +28,7 @@ MODEL_FILES = {
         "modeling_minilm",
         "positions",
         "variable_length",
+        "vocabulary_loss",
     )
 }
 SEQ2SEQ_FILES = {"configuration_minilm_seq2seq.py", "modeling_minilm_seq2seq.py"}

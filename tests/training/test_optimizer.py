@@ -19,6 +19,7 @@ from hf_minilm.training.optimizer import (
 from hf_minilm.training.recipe import OptimizerSettings
 
 SETTINGS = OptimizerSettings(learning_rate=3e-3, weight_decay=0.1)
+MUON = OptimizerSettings(name="muon", learning_rate=3e-3, weight_decay=0.1)
 
 
 class TinyTiedModel(nn.Module):
@@ -118,17 +119,17 @@ def test_the_fused_step_is_the_step_of_the_papers_formula() -> None:
             torch.testing.assert_close(parameter.detach().double(), expected[name], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("build", [TinyTiedModel, bert])
+@pytest.mark.parametrize(("build", "settings"), [(TinyTiedModel, SETTINGS), (bert, SETTINGS), (bert, MUON)])
 def test_training_that_goes_on_from_a_saved_state_gives_the_same_bits_as_training_without_a_break(
-    build: type[TinyTiedModel], tmp_path: Path
+    build: type[TinyTiedModel], settings: OptimizerSettings, tmp_path: Path
 ) -> None:
     whole = build(0)
-    whole_optimizer = build_optimizer(whole, SETTINGS)
+    whole_optimizer = build_optimizer(whole, settings)
     train(whole, whole_optimizer, range(7))
     save_optimizer_state(tmp_path, whole_optimizer)
     resumed = build(1)
     resumed.load_state_dict(whole.state_dict())
-    resumed_optimizer = build_optimizer(resumed, SETTINGS)
+    resumed_optimizer = build_optimizer(resumed, settings)
     load_optimizer_state(tmp_path, resumed_optimizer)
     assert_same_state(whole, whole_optimizer, resumed, resumed_optimizer)
     train(whole, whole_optimizer, range(7, 12))
@@ -169,6 +170,31 @@ def test_the_state_is_stored_by_parameter_name_in_safetensors_and_json_only(tmp_
     content = json.loads((tmp_path / SCALARS_FILE).read_text())
     assert content["scalars"]["inner.weight"] == {"step": 3.0}
     assert "unused.weight" not in content["scalars"]
+
+
+def test_the_state_of_muon_is_one_momentum_a_matrix_and_adamws_for_all_else(tmp_path: Path) -> None:
+    model = bert(0)
+    optimizer = build_optimizer(model, MUON)
+    train(model, optimizer, range(3))
+    save_optimizer_state(tmp_path, optimizer)
+    matrix, bias = (f"bert.encoder.layer.1.output.dense.{name}" for name in ("weight", "bias"))
+    tensors = load_file(tmp_path / TENSORS_FILE)
+    assert [key for key in tensors if key.endswith(f"/{matrix}")] == [f"momentum_buffer/{matrix}"]
+    assert sorted(key for key in tensors if key.endswith(f"/{bias}")) == [f"exp_avg/{bias}", f"exp_avg_sq/{bias}"]
+    scalars = json.loads((tmp_path / SCALARS_FILE).read_text())["scalars"]
+    assert scalars[bias] == {"step": 3.0}
+    assert matrix not in scalars
+
+
+def test_a_state_of_adamw_is_refused_by_muon_and_the_other_way_round(tmp_path: Path) -> None:
+    model = bert(0)
+    for saved, other, line in (
+        (SETTINGS, MUON, r"optimizer \(MuonWithAdamW\) must be that of .* \(AdamW\); keep optimizer.name\.$"),
+        (MUON, SETTINGS, r"optimizer \(AdamW\) must be that of .* \(MuonWithAdamW\); keep optimizer.name\.$"),
+    ):
+        save_optimizer_state(tmp_path, build_optimizer(model, saved))
+        with pytest.raises(ValueError, match=line):
+            load_optimizer_state(tmp_path, build_optimizer(model, other))
 
 
 def test_the_loaded_state_does_not_keep_the_file(tmp_path: Path) -> None:

@@ -75,6 +75,7 @@ def test_a_file_holds_only_what_differs_and_overrides_win_over_it(tmp_path: Path
         "optimizer.learning_rate=1e-4",
         "optimizer.epsilon=1.2345678901234567e-9",
         "optimizer.betas=[0, 0.5]",
+        "optimizer.name=muon",
         "output.trackers=[tensorboard]",
     ],
 )
@@ -118,6 +119,7 @@ def test_an_unknown_name_is_refused_with_the_nearest_one(override: str, meant: s
         ("optimizer.weight_decay=1e999", "optimizer.weight_decay (.inf) must be a number;"),
         ("optimizer.betas=[0.9]", "optimizer.betas ([0.9]) must be a list of two numbers;"),
         ("optimizer.schedule=cosin", "must be one of cosine, linear, wsd, noam, constant; did you mean cosine?"),
+        ("optimizer.name=muom", "must be one of adamw, muon; did you mean muon?"),
         ("data.corpus=3", "data.corpus (3) must be text or a list of text;"),
         ("data.languages=[es, no]", "must be a list of one of es, en;"),
         ("tokenizer.vocab_size=large", "tokenizer.vocab_size (large) must be a whole number or auto;"),
@@ -158,6 +160,8 @@ def test_a_value_of_the_wrong_type_names_the_field_the_value_and_what_is_expecte
         ([*PAIRS, "model.preset=bert"], "model.preset (bert) must be modern or vaswani2017 with objective.name pairs"),
         ([*PAIRS, "tokenizer.kind=wordpiece"], "tokenizer.kind (wordpiece) must spell every text"),
         (["optimizer.schedule=noam", "optimizer.warmup_share=0"], "optimizer.warmup_share (0) must be above 0"),
+        (["optimizer.name=muon", "optimizer.momentum=1"], "optimizer.momentum (1.0) must be below 1; try 0.95."),
+        (["optimizer.name=muon", "optimizer.momentum=-0.1"], "optimizer.momentum (-0.1) must be at least 0.0"),
     ],
 )
 def test_a_number_out_of_range_or_a_contradiction_is_refused(overrides: list[str], expected: str) -> None:
@@ -171,6 +175,7 @@ def test_a_number_out_of_range_or_a_contradiction_is_refused(overrides: list[str
         ["data.corpus=a.txt", "data.world_documents=5"],
         ["data.corpus=a.txt", "data.languages=[es]"],
         ["tokenizer.folder=mine", "tokenizer.vocab_size=500"],
+        ["optimizer.momentum=0.9"],
         ["optimizer.decay_share=0.3"],
         ["optimizer.schedule=constant", "optimizer.final_share=0.1"],
         ["optimizer.schedule=noam", "optimizer.final_share=0.1"],
@@ -194,6 +199,7 @@ def test_the_same_settings_are_taken_where_they_have_effect() -> None:
     assert (recipe.objective.mask_rate, recipe.data.languages) == (0.2, ("es",))
     recipe = load_recipe(None, ["optimizer.schedule=wsd", "optimizer.decay_share=0.3", "optimizer.final_share=0.1"])
     assert (recipe.optimizer.decay_share, recipe.optimizer.final_share) == (0.3, 0.1)
+    assert load_recipe(None, ["optimizer.name=muon", "optimizer.momentum=0.9"]).optimizer.momentum == 0.9
     load_recipe(None, ["objective.name=causal", "objective.next_sentence=false"])
     pairs = load_recipe(
         None, [*PAIRS, "objective.label_smoothing=0.1", "data.world_documents=50", "evaluation.num_beams=2"]

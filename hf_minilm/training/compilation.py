@@ -1,0 +1,50 @@
+"""Whether the layers are compiled: `torch.compile` fuses what stands between their matrix products.
+
+Each layer is compiled for itself. All have the same code, so one is compiled and the others use it: a third of the
+time of a whole model at 4 layers, and the step is the faster one, as the rotation and the 16-bit copies of the weights
+are not made again in each direction.
+"""
+
+import shutil
+
+import torch
+from torch import nn
+
+from ..model.layers import Layer
+from .schedule import Budget
+
+_WORTHWHILE = {"steps": 1000.0, "seconds": 150.0}
+"""Shortest budgets that gain: compiling takes 20 s on two cores, and saves a quarter of a step of 0.15 s."""
+
+
+def resolve_compilation(wish: str, *, precision: str, budget: Budget, positions_per_step: int) -> bool:
+    """Resolve `auto`: compile on a GPU, and on a CPU in bf16 if there is a compiler and the budget is long enough.
+
+    Args:
+        wish: `auto`, `yes` or `no`.
+        precision: `bf16`, or another one, in which products take most of the time on a CPU.
+        budget: Of the run.
+        positions_per_step: Token positions of a step.
+
+    Raises:
+        ValueError: If compiling is asked for and cannot be done.
+    """
+    on_cpu = not torch.cuda.is_available()
+    has_compiler = not on_cpu or shutil.which("g++") is not None or shutil.which("clang++") is not None
+    if wish == "yes" and not has_compiler:
+        raise ValueError(
+            "training.compile (yes) must have a C++ compiler, g++ or clang++; install one, or set it to no."
+        )
+    if wish != "auto":
+        return wish == "yes"
+    if on_cpu and (precision != "bf16" or not has_compiler):
+        return False
+    steps = budget.value / positions_per_step if budget.kind == "tokens" else budget.value
+    return steps >= _WORTHWHILE["seconds" if budget.kind == "seconds" else "steps"]
+
+
+def compile_layers(model: nn.Module) -> None:
+    """Compile each layer of a model when it is first called; names and weights stay as they are."""
+    for module in model.modules():
+        if isinstance(module, Layer):
+            module.compile()
