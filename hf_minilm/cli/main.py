@@ -5,9 +5,9 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from . import check, pretrain
+from . import bench, check, pretrain
 
-SUBCOMMANDS = {"pretrain": pretrain, "check": check}
+SUBCOMMANDS = {"pretrain": pretrain, "check": check, "bench": bench}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -19,6 +19,7 @@ from torch import nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ..model.attention import masked_softmax
+from ..model.variable_length import VARIABLE_LENGTH
 from .attention_calls import AttentionCall, mask_of
 
 Kernel = Callable[..., Any]
@@ -73,6 +74,8 @@ def attention_maps(
         if call.module in heads_of:
             maps[call.module] = weights_of(call, heads_of[call.module])
 
+    if getattr(getattr(model, "config", None), "_attn_implementation", None) == VARIABLE_LENGTH:
+        inputs = {**inputs, "output_hidden_states": True}  # then padding is not left out, and maps are of rows
     with watched_attention(watch):
         model(**inputs)
     for module in chosen:

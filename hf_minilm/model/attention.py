@@ -317,8 +317,8 @@ def token_mask(
     Args:
         config: Gives direction, window and implementation.
         embeddings: [B, T, E], for their shape, type and device.
-        attention_mask: 1 for tokens and 0 for padding, [B, S]; or a whole mask [B, 1, T, S], used as it is; or such
-            masks by layer type, as `generate` makes them beforehand.
+        attention_mask: 1 for tokens and 0 for padding, [B, S]; or a whole mask [B, 1, T, S] or the bounds of a line,
+            used as they are; or masks by layer type, as `generate` makes them beforehand.
         layer_type: An entry of the configuration's `layer_types`.
         sequence_ids: Number of the packed sequence that each token belongs to, [B, T]; no token looks across.
         past_key_values: Keys and values of earlier tokens.
@@ -328,6 +328,8 @@ def token_mask(
     """
     if isinstance(attention_mask, dict):
         return attention_mask[layer_type]
+    if attention_mask is not None and attention_mask.dim() == 1:
+        return attention_mask
     is_whole = attention_mask is not None and attention_mask.dim() == 4
     if config._attn_implementation == VARIABLE_LENGTH and past_key_values is None and not is_whole:
         batch_size, length = embeddings.shape[:2]

@@ -40,7 +40,7 @@ from .losses import (
     sequence_count,
 )
 from .positions import PositionScheme, build_positions
-from .variable_length import VARIABLE_LENGTH
+from .variable_length import VARIABLE_LENGTH, Line, fits_in_a_line
 from .vocabulary_loss import vocabulary_cross_entropy
 
 Problem = Literal["regression", "single_label_classification", "multi_label_classification"]
@@ -157,23 +157,17 @@ class MiniLMModel(MiniLMPreTrainedModel):
             seen = 0 if past_key_values is None else past_key_values.get_seq_length()
             position_ids = (torch.arange(length, device=inputs_embeds.device) + seen).unsqueeze(0)
         self.positions.refuse_unknown_positions(position_ids)
+        line = None
+        inside = kwargs.get("output_hidden_states")
+        is_alone = past_key_values is None and encoder_hidden_states is None
+        if is_alone and fits_in_a_line(self.config, attention_mask, hidden_states_wanted=inside):
+            line = Line(cast(torch.Tensor, attention_mask), sequence_ids)
+            inputs_embeds, position_ids = line.of(inputs_embeds), line.of(position_ids)
+            token_type_ids = None if token_type_ids is None else line.of(token_type_ids)
+            attention_mask = line.bounds
 
         hidden_states = self.embeddings(inputs_embeds, position_ids, token_type_ids, self.positions)
-        context = {
-            layer.layer_type: {
-                "attention_mask": token_mask(
-                    self.config,
-                    hidden_states,
-                    attention_mask,
-                    layer_type=layer.layer_type,
-                    sequence_ids=sequence_ids,
-                    past_key_values=past_key_values,
-                ),
-                "rotation": self.positions.rotation(position_ids, layer.layer_type),
-                "position_bias": self._position_bias(position_ids, past_key_values, layer.attention.layer_idx),
-            }
-            for layer in self._one_layer_a_type()
-        }
+        context = self._context(hidden_states, attention_mask, position_ids, sequence_ids, past_key_values)
         for layer in self.layers:
             told = context[cast(str, layer.layer_type)]
             hidden_states = layer(
@@ -186,23 +180,30 @@ class MiniLMModel(MiniLMPreTrainedModel):
                 position_ids=position_ids,
                 **kwargs,
             )
-        return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values)
+        hidden_states = self.norm(hidden_states)
+        if line is not None:
+            hidden_states = line.rows(hidden_states)
+        return BaseModelOutputWithPast(last_hidden_state=hidden_states, past_key_values=past_key_values)
 
-    def _one_layer_a_type(self) -> list[Layer]:
-        """What layers of one type are told is the same, so it is computed for the first of them."""
+    def _context(
+        self,
+        embeddings: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        position_ids: torch.Tensor,
+        sequence_ids: torch.Tensor | None,
+        cache: Cache | None,
+    ) -> dict[str, dict[str, Any]]:
+        """Compute what layers are told, which is the same for all of one type: for the first of each."""
         layers = [cast(Layer, layer) for layer in self.layers]
-        return list({layer.layer_type: layer for layer in reversed(layers)}.values())
-
-    def _position_bias(self, position_ids: torch.Tensor, cache: Cache | None, layer_idx: int) -> torch.Tensor | None:
-        # Without a cache the keys are the queries' own tokens. With one they stand one after another, and only
-        # differences of positions count, so the queries are counted from the cache too, whatever padding came first.
-        if cache is None:
-            return self.positions.added_to_scores(position_ids, position_ids)
-        length, device = position_ids.shape[1], position_ids.device
-        key_length, first_key = cache.get_mask_sizes(length, layer_idx)
-        keys = (torch.arange(key_length, device=device) + first_key).unsqueeze(0)
-        queries = (torch.arange(length, device=device) + cache.get_seq_length()).unsqueeze(0)
-        return self.positions.added_to_scores(queries, keys)
+        masks: dict[str, Any] = {"sequence_ids": sequence_ids, "past_key_values": cache}
+        return {
+            kind: {
+                "attention_mask": token_mask(self.config, embeddings, attention_mask, layer_type=kind, **masks),
+                "rotation": self.positions.rotation(position_ids, kind),
+                "position_bias": self.positions.score_bias(position_ids, cache, layer.attention.layer_idx),
+            }
+            for kind, layer in {layer.layer_type: layer for layer in reversed(layers)}.items()
+        }
 
 
 class LanguageModelHead(MiniLMPreTrainedModel):

@@ -20,6 +20,7 @@ from typing import Any, cast
 
 import torch
 from torch import nn
+from transformers import Cache
 from transformers.utils.import_utils import is_tracing
 
 from .configuration_minilm import MiniLMConfig
@@ -56,6 +57,20 @@ class PositionScheme(nn.Module):
 
     def refuse_unknown_positions(self, position_ids: torch.Tensor) -> None:
         """Raise ValueError for a position that the scheme cannot tell; most can tell any."""
+
+    def score_bias(self, position_ids: torch.Tensor, cache: Cache | None, layer_idx: int) -> torch.Tensor | None:
+        """Give the bias for queries at [B or 1, T] and the keys of a layer, its own tokens' or also a cache's.
+
+        Keys in a cache stand one after another, and only differences of positions count, so the queries are counted
+        from the cache too, whatever padding came first.
+        """
+        if cache is None:
+            return self.added_to_scores(position_ids, position_ids)
+        length, device = position_ids.shape[1], position_ids.device
+        key_length, first_key = cache.get_mask_sizes(length, layer_idx)
+        keys = (torch.arange(key_length, device=device) + first_key).unsqueeze(0)
+        queries = (torch.arange(length, device=device) + cache.get_seq_length()).unsqueeze(0)
+        return self.added_to_scores(queries, keys)
 
 
 class LearnedPositions(PositionScheme):

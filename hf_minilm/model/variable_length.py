@@ -1,10 +1,12 @@
-"""Attention over packed rows as one long line of tokens with marks where sequences begin, on CUDA: `minilm_varlen`.
+"""Texts of unequal length as one long line of tokens with marks where each begins: `minilm_varlen`.
 
-A mask over a row of T tokens costs T^2 scores a row, most of which lie across sequences and are thrown away. The
-kernel below (FlashAttention, Dao 2023, arXiv:2307.08691, as torch ships it) is told where sequences begin and never
-looks across: a sequence of length L costs L^2. It knows self-attention without a cache, and no position bias.
+A mask over a row of T tokens costs T^2 scores a row, most of which lie across packed sequences, or on padding, and are
+thrown away. What is here is told where sequences begin and never looks across: a sequence of length L costs L^2. On
+CUDA by a kernel that torch ships (FlashAttention, Dao 2023, arXiv:2307.08691), on a CPU by taking sequences of about
+the same length together. And a batch of padded texts is brought into such a line before the first layer and back after
+the last, so that padding costs nothing anywhere. It knows self-attention without a cache, and no position bias.
 
-Shapes: B batch, H query heads, K key and value heads, T positions, D head size, N sequences.
+Shapes: B batch, H query heads, K key and value heads, T positions, D head size, L tokens of the line, N sequences.
 """
 
 from typing import Any, cast
@@ -16,6 +18,44 @@ from transformers.masking_utils import sdpa_mask
 
 VARIABLE_LENGTH = "minilm_varlen"
 """The name to give as `attn_implementation`."""
+
+
+def fits_in_a_line(config: Any, attention_mask: Any, *, hidden_states_wanted: Any) -> bool:
+    """Tell whether a batch has padding that can be left out; those who look inside the layers see rows."""
+    is_rows = isinstance(attention_mask, torch.Tensor) and attention_mask.dim() == 2
+    if not is_rows or config._attn_implementation != VARIABLE_LENGTH or torch.compiler.is_compiling():
+        return False
+    if hidden_states_wanted is None:
+        hidden_states_wanted = getattr(config, "output_hidden_states", False)
+    return not hidden_states_wanted and not bool(attention_mask.all())
+
+
+class Line:
+    """The tokens of padded rows as one line without the padding.
+
+    Args:
+        attention_mask: 1 for tokens and 0 for padding, [B, T].
+        sequence_ids: Number of each token's packed sequence, [B, T]; None: a row is one sequence.
+    """
+
+    def __init__(self, attention_mask: torch.Tensor, sequence_ids: torch.Tensor | None) -> None:
+        self.shape = attention_mask.shape
+        self.kept = attention_mask.flatten().nonzero().flatten()  # [L]
+        rows = torch.arange(self.shape[0], device=attention_mask.device)[:, None].expand(self.shape)
+        owner = rows if sequence_ids is None else rows * self.shape[1] + sequence_ids
+        changes = owner.flatten()[self.kept].diff().nonzero().flatten() + 1
+        self.bounds = nn.functional.pad(nn.functional.pad(changes, (1, 0)), (0, 1), value=len(self.kept)).to(
+            torch.int32
+        )
+
+    def of(self, rows: torch.Tensor) -> torch.Tensor:
+        """Bring what stands in rows, [B or 1, T, ...], into the line, [1, L, ...]."""
+        return rows.expand(*self.shape, *rows.shape[2:]).flatten(0, 1)[self.kept][None]
+
+    def rows(self, line: torch.Tensor) -> torch.Tensor:
+        """Put a line [1, L, E] back into rows [B, T, E], with zeros for padding."""
+        rows = line.new_zeros(self.shape.numel(), line.shape[-1])
+        return rows.index_copy(0, self.kept, line[0]).unflatten(0, self.shape)
 
 
 def sequence_bounds(
@@ -93,8 +133,74 @@ def variable_length_attention(
     line = [tensor.transpose(1, 2).flatten(0, 1) for tensor in (query, key, value)]  # [B x T, H, D]
     left = -1 if sliding_window is None else sliding_window - 1
     window = (left, 0 if module.is_causal else left)
-    outputs = _kernel()(*line, attention_mask, attention_mask, length, length, scale=scaling, window_size=window)
+    kernel = grouped_attention if query.device.type == "cpu" else _kernel()
+    outputs = kernel(*line, attention_mask, attention_mask, length, length, scale=scaling, window_size=window)
     return cast(torch.Tensor, outputs).unflatten(0, (batch_size, length)), None
+
+
+def grouped_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    bounds: torch.Tensor,
+    *_: Any,
+    scale: float,
+    window_size: tuple[int, int],
+) -> torch.Tensor:
+    """Compute attention inside each sequence of a line, those of about the same length together.
+
+    Args:
+        query: [L, H, D].
+        key: [L, H, D].
+        value: [L, H, D].
+        bounds: As `sequence_bounds` gives them.
+        *_: What the kernel for CUDA asks for besides.
+        scale: Factor of the scores.
+        window_size: How many tokens are seen to the left and to the right, -1 for all.
+
+    Returns:
+        [L, H, D].
+    """
+    outputs, places = [], []
+    for starts, lengths in groups_of_similar_length(bounds):
+        steps = torch.arange(int(lengths.max()))
+        is_token = steps < lengths[:, None]  # [n, l]
+        # Places behind the end of a shorter sequence read its last token, and are left out again below.
+        at = starts[:, None] + torch.minimum(steps, lengths[:, None] - 1)
+        queries, keys, values = (tensor[at].transpose(1, 2) for tensor in (query, key, value))  # [n, H, l, D]
+        mask = _group_mask(is_token, window_size)
+        found = nn.functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, scale=scale)
+        outputs.append(found.transpose(1, 2)[is_token])
+        places.append(at[is_token])
+    return torch.cat(outputs)[torch.cat(places).argsort()]
+
+
+def groups_of_similar_length(bounds: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Sort sequences into groups in which the longest is at most a quarter longer than the shortest, or 4 tokens.
+
+    Returns:
+        Starts [n] and lengths [n] of each group's sequences, the longest first.
+    """
+    starts = bounds[:-1].long()
+    lengths, order = bounds.diff().long().sort(descending=True, stable=True)
+    groups, first, sizes = [], 0, lengths.tolist()
+    for place in range(1, len(sizes) + 1):
+        if place == len(sizes) or sizes[first] > max(1.25 * sizes[place], sizes[place] + 4):
+            groups.append((starts[order[first:place]], lengths[first:place]))
+            first = place
+    return groups
+
+
+def _group_mask(is_token: torch.Tensor, window_size: tuple[int, int]) -> torch.Tensor | None:
+    """Say which keys each query of a group sees, [n or 1, 1, l or 1, l]; None where all see all."""
+    left, right = window_size
+    mask = None if is_token.all() else is_token[:, None, None, :]
+    if left >= 0 or right >= 0:
+        steps = torch.arange(is_token.shape[1])
+        ahead = steps[None, :] - steps[:, None]
+        seen = ((ahead >= -left) | (left < 0)) & ((ahead <= right) | (right < 0))
+        mask = seen[None, None] if mask is None else mask & seen
+    return mask
 
 
 def _kernel() -> Any:

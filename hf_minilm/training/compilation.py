@@ -17,6 +17,11 @@ _WORTHWHILE = {"steps": 1000.0, "seconds": 150.0}
 """Shortest budgets that gain: compiling takes 20 s on two cores, and saves a quarter of a step of 0.15 s."""
 
 
+def can_compile() -> bool:
+    """Tell whether there is a C++ compiler, which only a CPU needs."""
+    return torch.cuda.is_available() or shutil.which("g++") is not None or shutil.which("clang++") is not None
+
+
 def resolve_compilation(wish: str, *, precision: str, budget: Budget, positions_per_step: int) -> bool:
     """Resolve `auto`: compile on a GPU, and on a CPU in bf16 if there is a compiler and the budget is long enough.
 
@@ -29,15 +34,13 @@ def resolve_compilation(wish: str, *, precision: str, budget: Budget, positions_
     Raises:
         ValueError: If compiling is asked for and cannot be done.
     """
-    on_cpu = not torch.cuda.is_available()
-    has_compiler = not on_cpu or shutil.which("g++") is not None or shutil.which("clang++") is not None
-    if wish == "yes" and not has_compiler:
+    if wish == "yes" and not can_compile():
         raise ValueError(
             "training.compile (yes) must have a C++ compiler, g++ or clang++; install one, or set it to no."
         )
     if wish != "auto":
         return wish == "yes"
-    if on_cpu and (precision != "bf16" or not has_compiler):
+    if not torch.cuda.is_available() and (precision != "bf16" or not can_compile()):
         return False
     steps = budget.value / positions_per_step if budget.kind == "tokens" else budget.value
     return steps >= _WORTHWHILE["seconds" if budget.kind == "seconds" else "steps"]

@@ -1,4 +1,4 @@
-"""Packed rows as one line of tokens: the bookkeeping is tested with the formula in place of the CUDA kernel."""
+"""Texts as one line of tokens, packed or with padding left out: on a CPU by groups, on CUDA by torch's kernel."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,12 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from hf_minilm import MiniLMForCausalLM, MiniLMModel
+from hf_minilm import (
+    MiniLMForCausalLM,
+    MiniLMForSequenceClassification,
+    MiniLMForTokenClassification,
+    MiniLMModel,
+)
 from hf_minilm.model import variable_length
 
 POSITIONS = torch.tensor([[*range(5), *range(1), *range(7)], [*range(4), *range(9)]])
@@ -28,24 +33,13 @@ def formula_in_place_of_the_kernel(query, key, value, bounds, key_bounds, longes
     return torch.cat(outputs)
 
 
-@pytest.fixture
-def on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(variable_length, "_kernel", lambda: formula_in_place_of_the_kernel)
-
-
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
-
-
-@pytest.fixture(params=DEVICES)
-def device(request: pytest.FixtureRequest) -> str:
-    if request.param == "cpu":
-        request.getfixturevalue("on_a_cpu")
-    return request.param
 
 
 @pytest.mark.parametrize("layers", [{}, {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 3}])
 @pytest.mark.parametrize("is_causal", [False, True])
-@pytest.mark.parametrize("kind", ["packed", "whole", "right", "left"])
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("kind", ["packed", "whole", "right", "left", "both"])
 def test_a_line_of_tokens_gives_what_rows_give_forward_and_backward(
     make_model: Callable, draw_tokens: Callable, device: str, kind: str, is_causal: bool, layers: dict
 ) -> None:
@@ -53,8 +47,11 @@ def test_a_line_of_tokens_gives_what_rows_give_forward_and_backward(
     counted = torch.ones(2, 13)
     if kind == "packed":
         inputs["position_ids"] = POSITIONS
-    if kind in ("right", "left"):
-        counted[0, slice(9, None) if kind == "right" else slice(None, 4)] = 0
+    if kind in ("right", "both"):
+        counted[0, 9:] = 0
+    if kind in ("left", "both"):
+        counted[1, :4] = 0
+    if kind in ("right", "left", "both"):
         inputs["attention_mask"] = counted.long()
     results = []
     # The kernel computes in half precision only.
@@ -83,7 +80,6 @@ def test_bounds_lie_where_positions_restart_and_where_padding_begins() -> None:
     assert bounds.tolist() == [0, 2, 4, 7, 8]
 
 
-@pytest.mark.usefixtures("on_a_cpu")
 def test_what_the_kernel_cannot_do_is_refused(make_model: Callable, draw_tokens: Callable) -> None:
     model = make_model(MiniLMForCausalLM, attention="minilm_varlen")
     assert model(draw_tokens(1, 4)).past_key_values is None
@@ -101,3 +97,65 @@ def test_what_the_kernel_cannot_do_is_refused(make_model: Callable, draw_tokens:
     biased = make_model(MiniLMModel, attention="minilm_varlen", position_embedding="alibi")
     with pytest.raises(ValueError, match=r"attn_implementation \(minilm_varlen\) must add the position scheme's bias"):
         biased(draw_tokens(1, 4))
+
+
+@pytest.mark.parametrize("window_size", [(-1, -1), (-1, 0), (2, 0), (2, 2)])
+def test_groups_of_similar_length_give_what_the_formula_gives_one_sequence_after_another(window_size) -> None:
+    generator = torch.Generator().manual_seed(2)
+    lengths = torch.tensor([5, 1, 19, 5, 7, 18, 2, 40])
+    bounds = torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)
+    line = [torch.randn(int(lengths.sum()), 3, 4, generator=generator) for _ in range(3)]
+    settings = {"scale": 0.5, "window_size": window_size}
+    found = variable_length.grouped_attention(*line, bounds, bounds, 40, 40, **settings)
+    torch.testing.assert_close(found, formula_in_place_of_the_kernel(*line, bounds, bounds, 40, 40, **settings))
+
+
+def test_a_group_is_of_similar_lengths_and_all_sequences_are_in_one() -> None:
+    bounds = torch.tensor([0, 50, 90, 100, 101, 105, 150])
+    groups = variable_length.groups_of_similar_length(bounds)
+    assert [lengths.tolist() for _, lengths in groups] == [[50, 45, 40], [10], [4, 1]]
+    assert [starts.tolist() for starts, _ in groups] == [[0, 105, 50], [90], [101, 100]]
+
+
+def padded_batch(draw_tokens: Callable) -> dict[str, torch.Tensor]:
+    attention_mask = torch.ones(4, 12, dtype=torch.long)
+    for row, length in enumerate((12, 3, 7, 1)):
+        attention_mask[row, length:] = 0
+    return {"input_ids": draw_tokens(4, 12), "attention_mask": attention_mask}
+
+
+def test_no_layer_sees_the_padding_of_a_batch(make_model: Callable, draw_tokens: Callable) -> None:
+    model, seen = make_model(MiniLMModel, attention="minilm_varlen"), []
+    model.layers[0].register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
+    outputs = model(**padded_batch(draw_tokens)).last_hidden_state
+    assert seen == [(1, 12 + 3 + 7 + 1, model.config.hidden_size)]
+    assert outputs.shape == (4, 12, model.config.hidden_size)
+    assert not outputs[1, 3:].any()
+
+
+def test_hidden_states_come_as_rows(make_model: Callable, draw_tokens: Callable) -> None:
+    batch = padded_batch(draw_tokens)
+    expected, found = (
+        make_model(MiniLMModel, attention=attention)(**batch, output_hidden_states=True).hidden_states
+        for attention in ("sdpa", "minilm_varlen")
+    )
+    is_token = batch["attention_mask"].bool()
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours[is_token], theirs[is_token], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("model_class", [MiniLMForSequenceClassification, MiniLMForTokenClassification])
+def test_a_fine_tuning_step_without_padding_gives_the_loss_and_gradient_of_padded_rows(
+    make_model: Callable, draw_tokens: Callable, model_class: type
+) -> None:
+    batch, results = padded_batch(draw_tokens), []
+    labels = torch.tensor([0, 1, 1, 0])
+    if model_class is MiniLMForTokenClassification:
+        labels = torch.where(batch["attention_mask"].bool(), batch["input_ids"] % 2, -100)
+    for attention in ("sdpa", "minilm_varlen"):
+        model = make_model(model_class, attention=attention).train()
+        loss = model(**batch, labels=labels).loss
+        loss.backward()
+        results.append([loss.detach(), *(parameter.grad for parameter in model.parameters())])
+    for expected, found in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)

@@ -1,0 +1,215 @@
+"""The peers: transformers' own models of our layers, width and heads, and their training under Trainer.
+
+As its users run it: TrainingArguments' defaults, which are fp32, `adamw_torch_fused`, a random order and no workers.
+Tuned: bf16 where the device is fast at it, texts of similar length in a batch (`train_sampling_strategy`), the marks of
+special tokens kept for the collator, which otherwise finds them again token by token in Python, on a GPU two workers
+that make batches, and for ModernBERT its sparse prediction. What `--set-peer` adds comes on top.
+"""
+
+import inspect
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import load_from_disk
+from torch import nn
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertForPreTraining,
+    BertModel,
+    DataCollatorForLanguageModeling,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    ModernBertConfig,
+    ModernBertForMaskedLM,
+    PreTrainedModel,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+from ..data.tokenizer import load_tokenizer
+from ..model.configuration_minilm import SIZES
+from .flops import matrix_work
+from .ours import LEARNING_RATE, MASK_RATE, USUAL_POSITIONS
+from .settings import trainer_arguments
+from .stopwatch import Stopwatch
+from .work import EncodingWork, GenerationWork, TrainingWork
+from .working_folder import WorkingFolder
+
+_SPECIAL: dict[str, Any] = {"pad_token_id": 0, "bos_token_id": None, "eos_token_id": None}
+_WORKERS = 2
+
+
+def build_bert_config(size: str, vocab_size: int, *, positions: int) -> BertConfig:
+    """BERT as published: a feed-forward of four times the width, learned positions, dropout of 0.1."""
+    sizes: dict[str, Any] = SIZES[size]
+    return BertConfig(
+        vocab_size=vocab_size,
+        intermediate_size=4 * sizes["hidden_size"],
+        max_position_embeddings=max(USUAL_POSITIONS, positions),
+        pad_token_id=0,
+        **sizes,
+    )
+
+
+def build_modernbert_config(size: str, vocab_size: int, *, positions: int, sparse: bool) -> ModernBertConfig:
+    """ModernBERT as published: a gated feed-forward of 1.5 times the width, every third layer global."""
+    sizes: dict[str, Any] = SIZES[size]
+    return ModernBertConfig(
+        vocab_size=vocab_size,
+        intermediate_size=3 * sizes["hidden_size"] // 2,
+        max_position_embeddings=max(8192, positions),
+        sparse_prediction=sparse,
+        cls_token_id=None,
+        sep_token_id=None,
+        **_SPECIAL,
+        **sizes,
+    )
+
+
+def build_gpt2_config(size: str, vocab_size: int, *, positions: int) -> GPT2Config:
+    """GPT-2 as published: a feed-forward of four times the width, learned positions, dropout of 0.1."""
+    sizes = SIZES[size]
+    return GPT2Config(
+        vocab_size=vocab_size,
+        n_layer=sizes["num_hidden_layers"],
+        n_embd=sizes["hidden_size"],
+        n_head=sizes["num_attention_heads"],
+        n_positions=max(1024, positions),
+        **_SPECIAL,
+    )
+
+
+def build_llama_config(size: str, vocab_size: int, *, positions: int) -> LlamaConfig:
+    """Llama with tied embeddings, as small ones have: a gated feed-forward of 8/3 of the width, to a multiple of 32."""
+    sizes: dict[str, Any] = SIZES[size]
+    return LlamaConfig(
+        vocab_size=vocab_size,
+        intermediate_size=-(-8 * sizes["hidden_size"] // (3 * 32)) * 32,
+        max_position_embeddings=max(2048, positions),
+        tie_word_embeddings=True,
+        **_SPECIAL,
+        **sizes,
+    )
+
+
+def build_peer(work: TrainingWork) -> PreTrainedModel:
+    """Build the model that a peer trains, with its own initial weights."""
+    shape: dict[str, Any] = {"size": work.size, "vocab_size": work.vocab_size, "positions": work.length}
+    if work.maker == "bert":
+        head = BertForPreTraining if work.objective == "masked_next_sentence" else BertForMaskedLM
+        return head(build_bert_config(**shape))
+    if work.maker == "modernbert":
+        return ModernBertForMaskedLM(build_modernbert_config(**shape, sparse=work.tuned))
+    if work.maker == "gpt2":
+        return GPT2LMHeadModel(build_gpt2_config(**shape))
+    return LlamaForCausalLM(build_llama_config(**shape))
+
+
+class StopwatchTrainer(Trainer):
+    """Trainer that tells a stopwatch when a batch has arrived."""
+
+    def __init__(self, *, stopwatch: Stopwatch, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.stopwatch = stopwatch
+
+    def training_step(self, model: nn.Module, inputs: Any, *arguments: Any, **options: Any) -> torch.Tensor:
+        """Tell it, and make the step's gradient."""
+        self.stopwatch.batch_arrives(inputs)
+        return super().training_step(model, inputs, *arguments, **options)
+
+
+class StepEnds(TrainerCallback):
+    """Tells a stopwatch when the weights have moved."""
+
+    def __init__(self, stopwatch: Stopwatch) -> None:
+        self.stopwatch = stopwatch
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        """Tell it."""
+        self.stopwatch.step_ends()
+
+
+def train_peer(work: TrainingWork, folder: WorkingFolder, device: torch.device) -> dict[str, Any]:
+    """Train a peer under Trainer, and measure it."""
+    torch.manual_seed(0)
+    model = build_peer(work)
+    tokenizer = load_tokenizer(folder.tokenizer(work.objective))
+    collator = DataCollatorForLanguageModeling(
+        tokenizer, mlm=work.objective != "causal", mlm_probability=MASK_RATE if work.objective != "causal" else None
+    )
+    stopwatch = Stopwatch(device, warmup_steps=work.warmup_steps, steps=work.steps, pad_token_id=0)
+    with tempfile.TemporaryDirectory() as output:
+        StopwatchTrainer(
+            stopwatch=stopwatch,
+            model=model,
+            args=training_arguments(work, device, Path(output)),
+            train_dataset=_examples(work, folder, model),
+            data_collator=collator,
+            processing_class=tokenizer,
+            callbacks=[StepEnds(stopwatch)],
+        ).train()
+    return {
+        "parameters": model.num_parameters(),
+        "precision": work.precision,
+        **stopwatch.figures(matrix_work(model)).to_json(),
+    }
+
+
+def training_arguments(work: TrainingWork, device: torch.device, output: Path) -> TrainingArguments:
+    """Write the arguments of a peer's training: the defaults, or what makes it fast."""
+    arguments: dict[str, Any] = {
+        "output_dir": str(output),
+        "max_steps": work.total_steps,
+        "per_device_train_batch_size": work.rows,
+        "learning_rate": LEARNING_RATE,
+        "use_cpu": device.type == "cpu",
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        # Pinned memory needs a GPU, and Trainer warns where there is none.
+        "dataloader_pin_memory": device.type == "cuda",
+    }
+    if work.tuned:
+        arguments |= {
+            "bf16": work.precision == "bf16",
+            "optim": "adamw_torch_fused",
+            "remove_unused_columns": False,
+            "dataloader_num_workers": _WORKERS if device.type == "cuda" else 0,
+        }
+        if work.data != "grouped":
+            arguments["train_sampling_strategy"] = "group_by_length"
+        arguments |= trainer_arguments(work.settings)
+    return TrainingArguments(**arguments)
+
+
+def _examples(work: TrainingWork, folder: WorkingFolder, model: PreTrainedModel) -> Any:
+    """Open the examples: as many as the steps take, so that texts are sorted over a whole number of them."""
+    examples = load_from_disk(folder.examples(work))
+    examples = examples.select(range(min(work.total_steps * work.rows, len(examples))))
+    if not work.tuned:
+        return examples
+    # Trainer will not remove what the model does not take, so that the collator gets its marks.
+    taken = {*inspect.signature(model.forward).parameters, "special_tokens_mask"}
+    return examples.remove_columns([name for name in examples.column_names if name not in taken])
+
+
+def build_encoder(work: EncodingWork) -> nn.Module:
+    """Build the model that encodes texts."""
+    return BertModel(build_bert_config(work.size, work.vocab_size, positions=work.longest))
+
+
+def build_writer(work: GenerationWork) -> nn.Module:
+    """Build the model that writes."""
+    positions = work.prompt_tokens + work.new_tokens
+    return GPT2LMHeadModel(build_gpt2_config(work.size, work.vocab_size, positions=positions))
+
+
+def write(model: Any, prompts: torch.Tensor, new_tokens: int) -> torch.Tensor:
+    """Continue prompts [B, T] greedily by some tokens, [B, T + new]."""
+    return model.generate(prompts, max_new_tokens=new_tokens, min_new_tokens=new_tokens, do_sample=False)
