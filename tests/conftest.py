@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# MKL's products differ in the last bit from one process to another on some processors unless it is told not to.
+os.environ.setdefault("MKL_CBWR", "AUTO")
 
 
 @pytest.fixture(autouse=True)

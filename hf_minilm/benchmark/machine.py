@@ -25,7 +25,7 @@ class Machine:
         device: `cpu` or `cuda`.
         name: The processor's or the GPU's name.
         threads: Threads that torch computes with on the CPU.
-        fast_bf16: Whether the device multiplies bf16 matrices in hardware.
+        fast_bf16: Whether the device multiplies bf16 matrices faster than fp32 ones.
         python: Version of Python.
         torch: Version of torch.
         transformers: Version of transformers.

@@ -7,16 +7,17 @@ import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from transformers import GenerationMixin
+from transformers import GenerationMixin, PreTrainedModel
 
 from ..data.objectives import Batch
 from ..data.sequences import IGNORED
+from ..model.variable_length import VARIABLE_LENGTH
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +49,21 @@ def evaluating(model: nn.Module) -> Iterator[torch.device]:
     """Put a model into evaluation mode without gradients, yield its device, and restore its mode at the end.
 
     It computes in its own precision: Accelerate makes a model train in 16 bits by replacing its `forward`, and no
-    context around that one can turn it off. Compiled layers run as they are written: they would be compiled anew.
+    context around that one can turn it off. Compiled layers run as they are written: they would be compiled anew. And
+    attention that knows no cache, and on CUDA nothing but 16 bits, gives way to one that does.
     """
     was_training, replaced = model.training, vars(model).pop("forward", None)
+    attention = getattr(getattr(model, "config", None), "_attn_implementation", None)
+    if attention == VARIABLE_LENGTH:
+        cast(PreTrainedModel, model).set_attn_implementation("sdpa")
     model.eval()
     try:
         with torch.inference_mode(), torch.compiler.set_stance("force_eager"):
             yield next(model.parameters()).device
     finally:
         model.train(was_training)
+        if attention == VARIABLE_LENGTH:
+            cast(PreTrainedModel, model).set_attn_implementation(VARIABLE_LENGTH)
         if replaced is not None:
             model.forward = replaced
 

@@ -62,7 +62,8 @@ def predicted_positions(hidden_states: torch.Tensor, labels: torch.Tensor) -> tu
         Hidden states [N, E] and labels [N] of the predicted positions, in row order.
     """
     predicted = (labels.flatten() != IGNORED).nonzero(as_tuple=True)[0]
-    return hidden_states.flatten(0, 1)[predicted], labels.flatten()[predicted]
+    # Not by indexing, whose backward pass sorts the places first: here none comes twice.
+    return hidden_states.flatten(0, 1).index_select(0, predicted), labels.flatten().index_select(0, predicted)
 
 
 def kept_positions(hidden_states: torch.Tensor, kept: int | torch.Tensor) -> torch.Tensor:

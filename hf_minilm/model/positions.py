@@ -55,6 +55,11 @@ class PositionScheme(nn.Module):
         """Give the bias [B or 1, H, T, S] for queries at [B or 1, T] and keys at [B or 1, S], or None."""
         return None
 
+    @property
+    def is_added_to_scores(self) -> bool:
+        """Whether there is a bias on the scores."""
+        return type(self).added_to_scores is not PositionScheme.added_to_scores
+
     def refuse_unknown_positions(self, position_ids: torch.Tensor) -> None:
         """Raise ValueError for a position that the scheme cannot tell; most can tell any."""
 

@@ -91,9 +91,9 @@ def train(training: Training, state: TrainingState) -> TrainingState:
     clock = time.monotonic() - state.seconds
     training.model.train()
     with stop_signals() as received, progress_bar(training, state) as bar:
+        batches = own_batches(training, order.rows(state.step), state.step)
         while True:
             state = replace(state, seconds=time.monotonic() - clock)
-            batches = own_batches(training, order.rows(state.step), state.step)
             agreed = agree(training.accelerator, batches, seconds=state.seconds, signal_number=received.number)
             state = replace(state, seconds=agreed.seconds)
             done = finished(settings.budget, state.step, tokens=state.tokens, seconds=state.seconds)
@@ -103,8 +103,14 @@ def train(training: Training, state: TrainingState) -> TrainingState:
                 return state
             if agreed.signal_number:
                 raise Stopped(agreed.signal_number, state.step)
-            rate = set_rate(training, state)
-            loss = take_step(training, batches, agreed, state.step, rows=order.rows(state.step))
+            rate, rows = set_rate(training, state), order.rows(state.step)
+            loss = add_up_gradient(training, batches, agreed, state.step)
+            # A GPU is still computing, and the next step's batches are made meanwhile.
+            begin = time.monotonic()
+            batches = own_batches(training, order.rows(state.step + 1), state.step + 1)
+            if is_idle(training.accelerator.device):
+                bar.waited += time.monotonic() - begin
+            move_weights(training, state.step, rows=rows)
             positions = settings.batch_rows * training.objective.positions_per_row
             state = replace(state, step=state.step + 1, tokens=state.tokens + positions)
             bar.advance(state)
@@ -125,7 +131,9 @@ class Agreed:
 def agree(accelerator: Accelerator, batches: list[Batch], *, seconds: float, signal_number: int) -> Agreed:
     """Add up the counts of all processes, and take the main one's clock and any one's stop signal."""
     own = [predicted_tokens(batches), labelled_sequences(batches), seconds, signal_number]
-    gathered = accelerator.gather(torch.tensor([own], dtype=torch.float64, device=accelerator.device)).cpu()
+    gathered = torch.tensor([own], dtype=torch.float64)
+    if accelerator.num_processes > 1:  # alone, a GPU need not be waited for
+        gathered = accelerator.gather(gathered.to(accelerator.device)).cpu()
     predicted, sequences = gathered[:, 0].sum(), gathered[:, 1].sum()
     return Agreed(float(predicted), float(sequences), float(gathered[0, 2]), int(gathered[:, 3].max()))
 
@@ -145,12 +153,16 @@ def _has_order(batch: Batch) -> bool:
 
 
 def own_batches(training: Training, rows: list[RowKey], step: int) -> list[Batch]:
-    """Make this process's micro-batches of a step, on its device."""
+    """Make this process's micro-batches of a step, on the CPU."""
     accelerator = training.accelerator
     own = share(rows, accelerator.process_index, num_processes=accelerator.num_processes)
     size = training.recipe.training.micro_batch_rows or len(own)
-    batches = [training.objective.batch(step, own[start : start + size]) for start in range(0, len(own), size)]
-    return [{name: values.to(accelerator.device) for name, values in batch.items()} for batch in batches]
+    return [training.objective.batch(step, own[start : start + size]) for start in range(0, len(own), size)]
+
+
+def is_idle(device: torch.device) -> bool:
+    """Tell whether a device has done all that it was given; a CPU always has."""
+    return device.type != "cuda" or torch.cuda.current_stream(device).query()
 
 
 def set_rate(training: Training, state: TrainingState) -> float:
@@ -168,16 +180,11 @@ def set_rate(training: Training, state: TrainingState) -> float:
     return settings.learning_rate * factor
 
 
-def take_step(
-    training: Training, batches: list[Batch], agreed: Agreed, step: int, *, rows: list[RowKey]
-) -> dict[str, torch.Tensor]:
-    """Add up the gradient of all micro-batches and processes, clip it, and move the weights once.
+def add_up_gradient(training: Training, batches: list[Batch], agreed: Agreed, step: int) -> dict[str, torch.Tensor]:
+    """Add up the gradient of all micro-batches and processes.
 
     Returns:
         This process's part of each loss; the parts of all processes add up to the step's.
-
-    Raises:
-        NonFiniteError: If the gradient is not finite; the weights stay as they were.
     """
     accelerator, losses = training.accelerator, list[dict[str, torch.Tensor]]()
     arguments: dict[str, float] = {"num_items_in_batch": agreed.predicted}
@@ -190,18 +197,33 @@ def take_step(
         seed_dropout(training.recipe.training.seed, step, accelerator.process_index, index)
         last = index == len(batches) - 1
         with contextlib.nullcontext() if last else accelerator.no_sync(training.model):
-            outputs = training.model(**batch, **arguments)
+            outputs = training.model(**_on_device(batch, accelerator.device), **arguments)
             # Data-parallel gradients are averaged over processes; each loss is already divided by all processes' count.
             accelerator.backward(outputs.loss * accelerator.num_processes)
         losses.append(_parts(outputs))
+    return {name: torch.stack([part[name] for part in losses]).sum() for name in losses[0]}
+
+
+def _on_device(batch: Batch, device: torch.device) -> Batch:
+    """Copy a batch to a device; to a GPU from pinned memory, so that nothing waits for the copy."""
+    if device.type != "cuda":
+        return {name: values.to(device) for name, values in batch.items()}
+    return {name: values.pin_memory().to(device, non_blocking=True) for name, values in batch.items()}
+
+
+def move_weights(training: Training, step: int, *, rows: list[RowKey]) -> None:
+    """Clip the gradient, move the weights once, and clear it.
+
+    Raises:
+        NonFiniteError: If the gradient is not finite; the weights stay as they were.
+    """
     longest = training.recipe.optimizer.gradient_clip or float("inf")
-    norm = accelerator.clip_grad_norm_(training.model.parameters(), longest)
+    norm = training.accelerator.clip_grad_norm_(training.model.parameters(), longest)
     if not bool(torch.isfinite(norm)):
         training.optimizer.zero_grad()
         raise NonFiniteError(_describe_non_finite(step, rows, float(norm)))
     training.optimizer.step()
     training.optimizer.zero_grad()
-    return {name: torch.stack([part[name] for part in losses]).sum() for name in losses[0]}
 
 
 def _parts(outputs: Any) -> dict[str, torch.Tensor]:
@@ -233,7 +255,8 @@ def report_step(
     if training.metrics is None:
         return
     line = {"step": state.step, "tokens": state.tokens, "seconds": round(state.seconds, 3)}
-    training.metrics.write({**line, **_loss_names(parts), "learning_rate": rate, "tokens_per_second": bar.speed})
+    speed = {"tokens_per_second": bar.speed, "waiting_share": bar.waiting_share}
+    training.metrics.write({**line, **_loss_names(parts), "learning_rate": rate, **speed})
     training.accelerator.log({**_loss_names(parts), "learning_rate": rate}, step=state.step)
 
 
@@ -333,12 +356,23 @@ def stop_signals() -> Iterator[ReceivedSignal]:
 
 
 class ProgressBar:
-    """The share of the budget that is done as a bar, with the time left, the losses and the tokens a second."""
+    """The share of the budget that is done as a bar, with the time left, the losses and the tokens a second.
+
+    Attributes:
+        speed: Token positions a second since the process began to train.
+        waited: Seconds in which the device had nothing to do while the next batch was made; at most, on a GPU, which
+            may have ended its work at any moment of making it.
+    """
 
     def __init__(self, bar: "tqdm[Any]", budget: Budget, state: TrainingState) -> None:
         self.bar, self.budget = bar, budget
         self.start, self.start_tokens = time.monotonic(), state.tokens
-        self.speed = 0.0
+        self.speed = self.waited = 0.0
+
+    @property
+    def waiting_share(self) -> float:
+        """Share of the time in which the device waited for data."""
+        return round(self.waited / max(time.monotonic() - self.start, 1e-9), 4)
 
     def advance(self, state: TrainingState) -> None:
         """Move to where the run stands."""
@@ -346,9 +380,10 @@ class ProgressBar:
         self.bar.update(_share_done(self.budget, state) - self.bar.n)
 
     def show(self, losses: dict[str, float]) -> None:
-        """Show the last losses."""
+        """Show the last losses, and how fast it goes."""
         shown = {name: f"{value:.3f}" for name, value in sorted(losses.items())}
-        self.bar.set_postfix({**shown, "tokens/s": f"{self.speed:,.0f}"}, refresh=False)
+        speed = {"tokens/s": f"{self.speed:,.0f}", "waiting": f"{self.waiting_share:.1%}"}
+        self.bar.set_postfix({**shown, **speed}, refresh=False)
 
 
 @contextlib.contextmanager

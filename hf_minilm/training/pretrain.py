@@ -136,7 +136,10 @@ def _prepare_training(
     newest = newest_valid_checkpoint(checkpoints)
     state = TrainingState(step=0, tokens=0, seconds=0.0, recipe=recipe_to_dict(recipe))
     attention = resolve_attention(
-        recipe.training.attention, precision=accelerator.mixed_precision, row_length=recipe.data.sequence_length
+        recipe.training.attention,
+        precision=accelerator.mixed_precision,
+        row_length=recipe.data.sequence_length,
+        config=build_config(recipe, data.tokenizer),
     )
     if newest is None:
         model = build_model(recipe, data.tokenizer, attention=attention)

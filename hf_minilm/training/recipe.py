@@ -168,8 +168,10 @@ class TrainingSettings:
     processes: int | None = _setting(
         None, "Processes the run must have, or it stops at once; null takes what the launcher gives.", least=1
     )
-    attention: Literal["auto", "sdpa", "eager"] = _setting(
-        "auto", "Attention kernel; eager is the written-out formula, auto the one that trains faster here."
+    attention: Literal["auto", "sdpa", "eager", "minilm_varlen"] = _setting(
+        "auto",
+        "Attention kernel; eager is the written-out formula, minilm_varlen never looks across sequences, auto is the "
+        "one that trains fastest here.",
     )
     compile: Literal["auto", "yes", "no"] = _setting(
         "auto", "Whether torch.compile fuses the layers; auto where the time that it takes comes back."

@@ -29,6 +29,7 @@ MODEL_FILES = {
         "positions",
         "variable_length",
         "vocabulary_loss",
+        "vocabulary_loss_kernel",
     )
 }
 SEQ2SEQ_FILES = {"configuration_minilm_seq2seq.py", "modeling_minilm_seq2seq.py"}

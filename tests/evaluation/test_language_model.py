@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from transformers import T5ForConditionalGeneration
 
 from hf_minilm import MiniLMForCausalLM, MiniLMForMaskedLM, MiniLMForPreTraining
-from hf_minilm.evaluation.language_model import held_out
+from hf_minilm.evaluation.language_model import evaluating, held_out
 
 
 def causal_batch(generator, rows, length, vocab_size):
@@ -170,6 +170,14 @@ def test_text_without_a_predicted_token_is_refused(uniform_model, word_tokenizer
     ids = torch.full((1, 8), 6)
     with pytest.raises(ValueError, match=r"predicted tokens \(0\) must be at least 1"):
         held_out(model, [{"input_ids": ids, "labels": torch.full_like(ids, -100)}], token_bytes=np.ones(9))
+
+
+def test_attention_that_knows_no_cache_gives_way_while_a_model_is_measured(tiny_model, byte_tokenizer):
+    model = tiny_model(MiniLMForCausalLM, byte_tokenizer)
+    model.set_attn_implementation("minilm_varlen")
+    with evaluating(model):
+        assert model(torch.tensor([[3, 4, 5]]), use_cache=True).past_key_values is not None
+    assert model.config._attn_implementation == "minilm_varlen"
 
 
 def test_a_model_that_trains_in_16_bits_is_measured_in_its_own_precision(uniform_model, byte_tokenizer, generator):

@@ -17,7 +17,7 @@ VOCABULARY = 53
 @pytest.fixture(params=["one chunk", "many chunks and blocks"])
 def small_chunks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param != "one chunk":
-        monkeypatch.setattr(vocabulary_loss, "_CHUNK_ELEMENTS", 7 * VOCABULARY)
+        monkeypatch.setitem(vocabulary_loss._CHUNK_ELEMENTS, "cpu", 7 * VOCABULARY)
         monkeypatch.setattr(vocabulary_loss, "_CACHE_BYTES", 3 * VOCABULARY * 4)
 
 
@@ -106,7 +106,7 @@ class LargestTensor(TorchDispatchMode):
 
 
 def test_no_tensor_is_as_large_as_the_logits(monkeypatch):
-    monkeypatch.setattr(vocabulary_loss, "_CHUNK_ELEMENTS", 40 * VOCABULARY)
+    monkeypatch.setitem(vocabulary_loss._CHUNK_ELEMENTS, "cpu", 40 * VOCABULARY)
     arguments = example(number=1000)
     for implementation, most in (("chunked", 1000 * 11), ("plain", 1000 * VOCABULARY)):
         with LargestTensor() as largest:
@@ -201,8 +201,24 @@ def test_a_model_trains_the_same_whichever_way_it_is_asked_for(make_model, draw_
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("size", [VOCABULARY, 4096, 9001])
+def test_the_kernel_of_a_gpu_gives_the_losses_and_gradients_of_the_plain_form(size, label_smoothing):
+    logits, share = torch.randn(7, size).mul(3), torch.tensor(0.25)
+    labels = torch.tensor([0, size - 1, *torch.randint(size, (5,)).tolist()])
+    on_gpu, untouched = logits.cuda(), logits.cuda()
+    expected = vocabulary_loss.losses_into_gradients(logits, labels, label_smoothing, share=share)
+    found = vocabulary_loss.losses_into_gradients(on_gpu, labels.cuda(), label_smoothing, share=share.cuda())
+    alone = vocabulary_loss.losses_into_gradients(untouched, labels.cuda(), label_smoothing, share=None)
+    torch.testing.assert_close(torch.stack((found, alone)).cpu(), expected.expand(2), atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(on_gpu.cpu(), logits, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.gpu
 @pytest.mark.parametrize("implementation", ["chunked", "torch"])
 def test_on_a_gpu_in_bf16_the_loss_is_near_that_of_full_logits(implementation):
+    if not hasattr(nn.functional, "linear_cross_entropy") and implementation == "torch":
+        pytest.skip("this torch has no linear_cross_entropy")
     hidden_states, projection, labels = (part.to("cuda") for part in example(number=4096))
     hidden_states = hidden_states.detach().requires_grad_()
     results = []

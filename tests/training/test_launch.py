@@ -3,28 +3,37 @@
 import pytest
 import torch
 
-from hf_minilm.training.launch import check_processes, check_rows, resolve_attention, resolve_precision
+from hf_minilm import MiniLMConfig, MiniLMSeq2SeqConfig
+from hf_minilm.training import launch
+from hf_minilm.training.launch import bf16_speedup, check_processes, check_rows, resolve_attention, resolve_precision
 
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch):
-    """Pretend to have a GPU, or a CPU that multiplies bf16 matrices in hardware, or neither."""
+    """Pretend to have a GPU, or a CPU with tiles, or with bf16 instructions that are so much faster, or neither."""
 
-    def pretend(*, cuda: bool = False, amx: bool = False) -> None:
+    def pretend(*, cuda: bool = False, amx: bool = False, speedup: float | None = None) -> None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: cuda)
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: speedup is not None)
+        monkeypatch.setattr(launch, "bf16_speedup", lambda: speedup)
 
     return pretend
 
 
 def test_bf16_is_chosen_where_the_hardware_is_fast_at_it(machine):
     chosen = []
-    for hardware in ({"cuda": True}, {"amx": True}, {}):
+    for hardware in ({"cuda": True}, {"amx": True}, {"speedup": 2.5}, {"speedup": 0.8}, {}):
         machine(**hardware)
         chosen.append(resolve_precision("auto"))
-    assert chosen == ["bf16", "bf16", "fp32"]
+    assert chosen == ["bf16", "bf16", "bf16", "fp32", "fp32"]
     assert resolve_precision("bf16") == "bf16"
+
+
+def test_the_speed_of_bf16_is_measured_once():
+    assert bf16_speedup() > 0
+    assert bf16_speedup() == bf16_speedup()
 
 
 @pytest.mark.parametrize(
@@ -33,14 +42,32 @@ def test_bf16_is_chosen_where_the_hardware_is_fast_at_it(machine):
         (False, "bf16", 128, "eager"),
         (False, "bf16", 1024, "sdpa"),
         (False, "no", 128, "sdpa"),
-        (True, "bf16", 128, "sdpa"),
+        (True, "bf16", 128, "minilm_varlen"),
+        (True, "no", 128, "sdpa"),
     ],
 )
-def test_the_formula_is_run_where_it_trains_faster_than_the_kernel(machine, cuda, precision, row_length, expected):
+def test_attention_is_the_one_that_trains_fastest(machine, cuda, precision, row_length, expected):
     machine(cuda=cuda, amx=True)
-    assert resolve_attention("auto", precision=precision, row_length=row_length) == expected
+    settings = {"precision": precision, "row_length": row_length, "config": MiniLMConfig()}
+    assert resolve_attention("auto", **settings) == expected
     for asked in ("sdpa", "eager"):
-        assert resolve_attention(asked, precision=precision, row_length=row_length) == asked
+        assert resolve_attention(asked, **settings) == asked
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        MiniLMConfig(attention_dropout=0.1),
+        MiniLMConfig(position_embedding="alibi"),
+        MiniLMConfig(head_dim=20),
+        MiniLMConfig(cross_attention_hidden_size=8),
+        MiniLMSeq2SeqConfig.preset("modern", "tiny"),
+    ],
+    ids=["dropout", "bias", "odd head", "another text", "encoder-decoder"],
+)
+def test_what_the_kernel_on_cuda_does_not_know_is_left_to_sdpa(machine, config):
+    machine(cuda=True)
+    assert resolve_attention("auto", precision="bf16", row_length=128, config=config) == "sdpa"
 
 
 def test_another_number_of_processes_than_asked_for_is_refused_with_the_line_that_works():

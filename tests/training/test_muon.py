@@ -267,14 +267,14 @@ def test_a_run_with_muon_learns_and_goes_on_to_the_bits_of_an_uninterrupted_one(
     metrics = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in metrics if "loss" in line]
     assert losses[-1] < losses[0] - 1.0
-    take_step = loop.take_step
+    move_weights = loop.move_weights
 
-    def break_off(training: Any, batches: Any, agreed: Any, step: int, **arguments: Any) -> Any:
+    def break_off(training: Any, step: int, **arguments: Any) -> None:
         if step == 20:
             raise KeyboardInterrupt
-        return take_step(training, batches, agreed, step, **arguments)
+        move_weights(training, step, **arguments)
 
-    monkeypatch.setattr(loop, "take_step", break_off)
+    monkeypatch.setattr(loop, "move_weights", break_off)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "halved")
     monkeypatch.undo()

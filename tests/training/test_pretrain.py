@@ -69,9 +69,13 @@ def weights(folder: Path) -> str:
     return hashlib.sha256((folder / "model" / "model.safetensors").read_bytes()).hexdigest()
 
 
-def losses(folder: Path) -> list[float]:
+def logged(folder: Path, name: str) -> list[float]:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [line["total_loss"] for line in lines if "total_loss" in line]
+    return [line[name] for line in lines if name in line]
+
+
+def losses(folder: Path) -> list[float]:
+    return logged(folder, "total_loss")
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +84,12 @@ def whole(runs: Path, cache: Path) -> Path:
     finished = run(command(folder), cache)
     assert finished.returncode == 0, finished.stderr[-2000:]
     return folder
+
+
+def test_the_share_of_the_time_spent_waiting_for_data_is_logged(whole: Path) -> None:
+    shares = logged(whole, "waiting_share")
+    assert len(shares) == 8
+    assert all(0 < share < 1 for share in shares)
 
 
 def test_a_killed_run_goes_on_to_the_bits_of_an_uninterrupted_one(whole: Path, runs: Path, cache: Path) -> None:
