@@ -20,6 +20,7 @@ class Purpose(IntEnum):
     LABELS = 4
     MASKS = 5
     SPANS = 6
+    CUTS = 7
 
 
 def random_bits(seed: int, purpose: Purpose, *, counter: tuple[int, int, int], size: int) -> NDArray[np.uint64]:

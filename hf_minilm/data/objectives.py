@@ -15,12 +15,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from .cutting import cut_documents, find_sentences
 from .draws import Purpose, random_bits
 from .masking import Masking
 from .next_sentence import check_pairs_possible, draw_pairs
 from .order import RowKey
 from .packing import Packing, pack
-from .sequences import IGNORED, Sequences, sentence_units, single_sequences
+from .sequences import IGNORED, Sequences
 from .store import WORD_START
 
 if TYPE_CHECKING:
@@ -156,9 +157,11 @@ class _Epoch:
 class MaskedObjective:
     """Restore masked tokens, and with `next_sentence` tell whether a pair's second segment continues the first.
 
-    Without next sentences a sequence is `[CLS] sentences [SEP]` and the packing is the same each epoch; with them it
-    is `[CLS] A [SEP] B [SEP]`, and the pairs are drawn anew each epoch (see `next_sentence`). Sequences are made of
-    whole sentences; only a sentence that does not fit into one is cut. Masks are drawn from (seed, step, row).
+    Without next sentences a sequence is `[CLS] text [SEP]` and the packing is the same each epoch; with them it is
+    `[CLS] A [SEP] B [SEP]`, and the pairs are drawn anew each epoch (see `next_sentence`). A document that fits into a
+    sequence stays whole; a longer one fills sequence after sequence, cut before a word (see `cutting`), and what is
+    left of it shares a row with others. So nearly all positions hold text: `describe().wasted_share` says how many do
+    not. Masks are drawn from (seed, step, row).
 
     Args:
         store: The tokenised corpus.
@@ -213,9 +216,9 @@ class MaskedObjective:
         self.row_length = self.positions_per_row = row_length
         self.next_sentence, self.short_share = next_sentence, short_share
         self._longest_text = self.max_sequence_length - (3 if next_sentence else 2)
-        self._units = sentence_units(store, self._longest_text)
+        self._sentences = find_sentences(store)
         if next_sentence:
-            check_pairs_possible(self._units)
+            check_pairs_possible(self._sentences)
         self._epochs: dict[int, _Epoch] = {}
         self._plan(0)
         if next_sentence and self.describe().labelled_share == 0:
@@ -273,18 +276,20 @@ class MaskedObjective:
         """Return an epoch's sequences and rows; without next sentences there is one plan for all epochs."""
         epoch = epoch if self.next_sentence else 0
         if epoch not in self._epochs:
-            if self.next_sentence:
-                sequences = draw_pairs(
-                    self._units, self._longest_text, seed=self.seed, epoch=epoch, short_share=self.short_share
-                )
-            else:
-                sequences = single_sequences(self._units, self._longest_text)
+            sequences = self._draw(epoch)
             packing = _pack_at_random(sequences.lengths, self.row_length, seed=self.seed, epoch=epoch)
             # Two are kept, for the step that straddles two epochs.
             self._epochs = {key: self._epochs[key] for key in list(self._epochs)[-1:]} | {
                 epoch: _Epoch(sequences, packing)
             }
         return self._epochs[epoch]
+
+    def _draw(self, epoch: int) -> Sequences:
+        """Cut an epoch's sequences."""
+        text = self.store, self._sentences, self._longest_text
+        if self.next_sentence:
+            return draw_pairs(*text, seed=self.seed, epoch=epoch, short_share=self.short_share)
+        return Sequences.of_one_segment(cut_documents(*text, seed=self.seed, epoch=epoch))
 
     def _write_sequence(
         self,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from .cutting import cut_documents, find_sentences
 from .draws import Purpose, random_bits
 from .objectives import (
     Batch,
@@ -27,7 +28,7 @@ from .objectives import (
 from .order import RowKey
 from .packing import Packing
 from .packing_pairs import pack_pairs
-from .sequences import IGNORED, Segments, sentence_units, single_sequences
+from .sequences import IGNORED, Segments
 
 if TYPE_CHECKING:
     from .store import TokenStore
@@ -120,10 +121,10 @@ class PairObjective:
 class DenoisingObjective:
     """Restore spans that are missing from a text: the span corruption of T5, the packing the same each epoch.
 
-    Raffel et al. 2020 (arXiv 1910.10683), section 3.1.4 and figure 2. Texts are segments of whole sentences of one
-    document. The encoder reads a segment with each span replaced by the next sentinel, then </s>; the decoder has
-    `sentinel span sentinel span ... sentinel </s>` to predict, and reads that behind <s> without its last token. The
-    last sentinel, which ends the last span, is that of the figure; T5's code leaves it out.
+    Raffel et al. 2020 (arXiv 1910.10683), section 3.1.4 and figure 2. A segment is a document, or where that does not
+    fit a part of it (see `cutting`). The encoder reads a segment with each span replaced by the next sentinel, then
+    </s>; the decoder has `sentinel span sentinel span ... sentinel </s>` to predict, and reads that behind <s> without
+    its last token. The last sentinel, which ends the last span, is that of the figure; T5's code leaves it out.
 
     Spans are drawn from (seed, step, row) as T5's `random_spans_noise_mask` does: of a segment's n tokens
     `round(noise_share * n)` are noise, at least one and not all, in `round(noise / span_length)` spans, at least one.
@@ -170,7 +171,7 @@ class DenoisingObjective:
         self._noise = SpanNoise(noise_share, span_length)
         self.store, self.special, self.seed, self.row_length = store, special, seed, row_length
         self._sentinels = np.array(sentinels, np.int64)
-        self._segments, self.num_too_short = _segments(store, self._noise.longest_segment(row_length))
+        self._segments, self.num_too_short = _segments(store, self._noise.longest_segment(row_length), seed=seed)
         num_noise, num_spans = self._noise.counts(self._segments.length)
         most = int(num_spans.max()) + 1
         if len(sentinels) < most:
@@ -314,9 +315,9 @@ class _Parts:
         )
 
 
-def _segments(store: "TokenStore", longest: int) -> tuple[Segments, int]:
+def _segments(store: "TokenStore", longest: int, *, seed: int) -> tuple[Segments, int]:
     """Return the segments of at least 2 tokens, and how many are shorter."""
-    segments = single_sequences(sentence_units(store, longest), longest).first
+    segments = cut_documents(store, find_sentences(store), longest, seed=seed, epoch=0)
     kept = np.flatnonzero(segments.length >= 2)
     if not len(kept):
         raise ValueError("segments of at least 2 tokens (0) must be at least 1; give a corpus that has text.")

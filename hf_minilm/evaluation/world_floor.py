@@ -159,10 +159,8 @@ def _readable(
 ) -> list[_Sequence] | str:
     """Return the sequences that the best predictor can read, or why it cannot."""
     longest = objective.max_sequence_length - (3 if objective.next_sentence else 2)
-    for document in range(objective.store.num_documents):
-        flags = objective.store.flags(document)
-        if np.diff(np.flatnonzero(flags & SENTENCE_START), append=len(flags)).max(initial=0) > longest:
-            return "The floor is known only for whole sentences, and some do not fit into a sequence."
+    if objective.store.lengths.max() > longest:
+        return "The floor is known only for whole sentences, and stories longer than a sequence are cut inside one."
     words, vocabulary = _words(tokenizer, sequences), set(world.vocabulary)
     readable = [item for item in sequences if _is_word_by_word(objective, tokenizer, item, words, vocabulary)]
     if len(readable) <= _LEAST_READABLE * len(sequences):

@@ -250,6 +250,24 @@ def test_figures_describe_the_epoch(
     assert pairs.describe(1).num_rows == len(batch["labels"])
 
 
+@pytest.mark.parametrize("next_sentence", [False, True])
+@pytest.mark.parametrize("row_length", [128, 256, 512])
+@pytest.mark.parametrize(("num_documents", "mean_sentences"), [(60, 250), (400, 30), (4000, 3)])
+def test_masked_rows_waste_less_than_three_percent_whatever_the_documents(
+    next_sentence: bool,
+    row_length: int,
+    num_documents: int,
+    mean_sentences: float,
+    random_store: Callable[..., Store],
+    encoder_tokens: Special,
+) -> None:
+    store = random_store(1, num_documents=num_documents, mean_sentences=mean_sentences, mean_words=14)
+    special = encoder_tokens(1_000_000)
+    objective = MaskedObjective(store, special, row_length=row_length, seed=0, next_sentence=next_sentence)
+    assert objective.describe().wasted_share < 0.03
+    assert not next_sentence or objective.describe().labelled_share > 0.8
+
+
 def test_mistakes_are_named(
     random_store: Callable[..., Store],
     memory_store: Callable[..., Store],
@@ -272,6 +290,6 @@ def test_mistakes_are_named(
     alone = memory_store([[[[7], [8]], [[9]]]])
     with pytest.raises(ValueError, match=r"documents of two or more sentences \(1\) must be at least 2"):
         MaskedObjective(alone, encoder, row_length=64, seed=0, next_sentence=True)
-    long_sentences = memory_store([[[[7]] * 9, [[8]] * 9]] * 3)
+    long_sentences = memory_store([[[[7]] * 13, [[8]] * 13]] * 3)
     with pytest.raises(ValueError, match=r"next-sentence pairs \(0\) must be at least 1 with sequences of 16 tokens"):
         MaskedObjective(long_sentences, encoder, row_length=16, seed=0, next_sentence=True)

@@ -73,7 +73,7 @@ def test_a_model_that_is_the_exact_answer_reaches_the_floor_of_next_sentences(wo
 
 
 def test_a_uniform_model_is_far_above_the_floor_on_the_same_tokens(world, word_tokenizer, objective, uniform_model):
-    held = objective(word_tokenizer, 20, row_length=64, next_sentence=True)
+    held = objective(word_tokenizer, 20, row_length=128, next_sentence=True)
     model = uniform_model(MiniLMForPreTraining, word_tokenizer).train()
     floor = masked_floor(model, held, world, word_tokenizer, max_sequences=9)
     assert model.training
