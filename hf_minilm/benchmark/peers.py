@@ -8,11 +8,12 @@ that make batches, and for ModernBERT its sparse prediction. What `--set-peer` a
 
 import inspect
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import load_from_disk
+from datasets import Dataset, load_from_disk
 from torch import nn
 from transformers import (
     BertConfig,
@@ -38,28 +39,31 @@ from .flops import matrix_work
 from .ours import LEARNING_RATE, MASK_RATE, USUAL_POSITIONS
 from .settings import trainer_arguments
 from .stopwatch import Stopwatch
-from .work import EncodingWork, GenerationWork, TrainingWork
+from .work import EncodingWork, GenerationWork, Maker, TrainingWork
 from .working_folder import WorkingFolder
 
-_SPECIAL: dict[str, Any] = {"pad_token_id": 0, "bos_token_id": None, "eos_token_id": None}
+_NO_ENDS: dict[str, Any] = {"bos_token_id": None, "eos_token_id": None}
 _WORKERS = 2
 
+Sizes = Mapping[str, Any]
+"""Layers, width and heads, named as in `SIZES`."""
 
-def build_bert_config(size: str, vocab_size: int, *, positions: int) -> BertConfig:
+
+def build_bert_config(sizes: Sizes, vocab_size: int, *, positions: int, pad_token_id: int = 0) -> BertConfig:
     """BERT as published: a feed-forward of four times the width, learned positions, dropout of 0.1."""
-    sizes: dict[str, Any] = SIZES[size]
     return BertConfig(
         vocab_size=vocab_size,
         intermediate_size=4 * sizes["hidden_size"],
         max_position_embeddings=max(USUAL_POSITIONS, positions),
-        pad_token_id=0,
+        pad_token_id=pad_token_id,
         **sizes,
     )
 
 
-def build_modernbert_config(size: str, vocab_size: int, *, positions: int, sparse: bool) -> ModernBertConfig:
+def build_modernbert_config(
+    sizes: Sizes, vocab_size: int, *, positions: int, sparse: bool, pad_token_id: int = 0
+) -> ModernBertConfig:
     """ModernBERT as published: a gated feed-forward of 1.5 times the width, every third layer global."""
-    sizes: dict[str, Any] = SIZES[size]
     return ModernBertConfig(
         vocab_size=vocab_size,
         intermediate_size=3 * sizes["hidden_size"] // 2,
@@ -67,48 +71,80 @@ def build_modernbert_config(size: str, vocab_size: int, *, positions: int, spars
         sparse_prediction=sparse,
         cls_token_id=None,
         sep_token_id=None,
-        **_SPECIAL,
+        pad_token_id=pad_token_id,
+        **_NO_ENDS,
         **sizes,
     )
 
 
-def build_gpt2_config(size: str, vocab_size: int, *, positions: int) -> GPT2Config:
+def build_gpt2_config(sizes: Sizes, vocab_size: int, *, positions: int, pad_token_id: int = 0) -> GPT2Config:
     """GPT-2 as published: a feed-forward of four times the width, learned positions, dropout of 0.1."""
-    sizes = SIZES[size]
     return GPT2Config(
         vocab_size=vocab_size,
         n_layer=sizes["num_hidden_layers"],
         n_embd=sizes["hidden_size"],
         n_head=sizes["num_attention_heads"],
         n_positions=max(1024, positions),
-        **_SPECIAL,
+        pad_token_id=pad_token_id,
+        **_NO_ENDS,
     )
 
 
-def build_llama_config(size: str, vocab_size: int, *, positions: int) -> LlamaConfig:
+def build_llama_config(sizes: Sizes, vocab_size: int, *, positions: int, pad_token_id: int = 0) -> LlamaConfig:
     """Llama with tied embeddings, as small ones have: a gated feed-forward of 8/3 of the width, to a multiple of 32."""
-    sizes: dict[str, Any] = SIZES[size]
     return LlamaConfig(
         vocab_size=vocab_size,
         intermediate_size=-(-8 * sizes["hidden_size"] // (3 * 32)) * 32,
         max_position_embeddings=max(2048, positions),
         tie_word_embeddings=True,
-        **_SPECIAL,
+        pad_token_id=pad_token_id,
+        **_NO_ENDS,
         **sizes,
     )
 
 
 def build_peer(work: TrainingWork) -> PreTrainedModel:
     """Build the model that a peer trains, with its own initial weights."""
-    shape: dict[str, Any] = {"size": work.size, "vocab_size": work.vocab_size, "positions": work.length}
-    if work.maker == "bert":
-        head = BertForPreTraining if work.objective == "masked_next_sentence" else BertForMaskedLM
-        return head(build_bert_config(**shape))
-    if work.maker == "modernbert":
-        return ModernBertForMaskedLM(build_modernbert_config(**shape, sparse=work.tuned))
-    if work.maker == "gpt2":
-        return GPT2LMHeadModel(build_gpt2_config(**shape))
-    return LlamaForCausalLM(build_llama_config(**shape))
+    return build_architecture(
+        work.maker,
+        SIZES[work.size],
+        work.vocab_size,
+        positions=work.length,
+        next_sentence=work.objective == "masked_next_sentence",
+        sparse=work.tuned,
+    )
+
+
+def build_architecture(
+    maker: Maker,
+    sizes: Sizes,
+    vocab_size: int,
+    *,
+    positions: int,
+    next_sentence: bool = False,
+    sparse: bool = False,
+    pad_token_id: int = 0,
+) -> PreTrainedModel:
+    """Build a peer's model with its own initial weights.
+
+    Args:
+        maker: Whose model.
+        sizes: Layers, width and heads.
+        vocab_size: Tokens of the vocabulary.
+        positions: The least that the longest text may have.
+        next_sentence: Whether BERT has the head that tells the order of two sentences.
+        sparse: Whether ModernBERT computes logits of what it predicts alone.
+        pad_token_id: The token whose embedding is not trained.
+    """
+    shape: dict[str, Any] = {"vocab_size": vocab_size, "positions": positions, "pad_token_id": pad_token_id}
+    if maker == "bert":
+        head = BertForPreTraining if next_sentence else BertForMaskedLM
+        return head(build_bert_config(sizes, **shape))
+    if maker == "modernbert":
+        return ModernBertForMaskedLM(build_modernbert_config(sizes, **shape, sparse=sparse))
+    if maker == "gpt2":
+        return GPT2LMHeadModel(build_gpt2_config(sizes, **shape))
+    return LlamaForCausalLM(build_llama_config(sizes, **shape))
 
 
 class StopwatchTrainer(Trainer):
@@ -192,22 +228,27 @@ def _examples(work: TrainingWork, folder: WorkingFolder, model: PreTrainedModel)
     """Open the examples: as many as the steps take, so that texts are sorted over a whole number of them."""
     examples = load_from_disk(folder.examples(work))
     examples = examples.select(range(min(work.total_steps * work.rows, len(examples))))
-    if not work.tuned:
-        return examples
-    # Trainer will not remove what the model does not take, so that the collator gets its marks.
+    return remove_what_is_not_taken(examples, model) if work.tuned else examples
+
+
+def remove_what_is_not_taken(examples: Dataset, model: PreTrainedModel) -> Dataset:
+    """Remove the columns that a model does not take, but for the marks of special tokens, which the collator takes.
+
+    Trainer would remove those too; so it is told to remove nothing.
+    """
     taken = {*inspect.signature(model.forward).parameters, "special_tokens_mask"}
     return examples.remove_columns([name for name in examples.column_names if name not in taken])
 
 
 def build_encoder(work: EncodingWork) -> nn.Module:
     """Build the model that encodes texts."""
-    return BertModel(build_bert_config(work.size, work.vocab_size, positions=work.longest))
+    return BertModel(build_bert_config(SIZES[work.size], work.vocab_size, positions=work.longest))
 
 
 def build_writer(work: GenerationWork) -> nn.Module:
     """Build the model that writes."""
     positions = work.prompt_tokens + work.new_tokens
-    return GPT2LMHeadModel(build_gpt2_config(work.size, work.vocab_size, positions=positions))
+    return GPT2LMHeadModel(build_gpt2_config(SIZES[work.size], work.vocab_size, positions=positions))
 
 
 def write(model: Any, prompts: torch.Tensor, new_tokens: int) -> torch.Tensor:

@@ -1,0 +1,643 @@
+"""Train one of transformers' own models for as long as a finished run took, and measure both on the same text.
+
+    hf-minilm pretrain --set data.corpus=novels.jsonl --set training.budget=20min --set output.folder=runs/novels
+    python examples/compare_with_peers.py runs/novels --peer bert
+    python examples/compare_with_peers.py runs/novels --peer modernbert --tuned --pairs zorro/ --output novels.json
+
+A masked run is compared with `bert`, `bert-nsp` (with the next-sentence head) or `modernbert`, a causal one with `gpt2`
+or `llama`. The other model has the run's layers, width, heads, tokenizer and training documents, and begins with random
+weights. Trainer trains it in one of two forms:
+
+- as its users run it: TrainingArguments' defaults (batches of 8, fp32, AdamW at 5e-5 falling linearly), on full rows of
+  the run's length cut from the joined documents as `run_mlm.py` and `run_clm.py` do, or on pairs of sentences;
+- `--tuned`: the run's rows a step and its arithmetic, AdamW at 1e-3 with betas 0.9 and 0.98, cosine with 5 % warm-up.
+
+Trainer's schedule needs a number of steps: those of a throw-away copy are timed before. Tokenising counts for nobody.
+
+Both then predict the same tokens of the same held-out rows, one sequence a row: masked ones from the same corrupted
+input with 15 % to predict, and in pairs of segments only where both models were trained on pairs. `--pairs` adds
+minimal pairs: a folder of files `PARADIGM.txt` or `.txt.gz` whose odd lines are bad sentences, each followed by its
+good one. See `pair_accuracies` for how a model is asked.
+"""
+
+import argparse
+import dataclasses
+import gzip
+import inspect
+import json
+import math
+import sys
+import tempfile
+import time
+import zlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import datasets
+import torch
+from torch import nn
+from transformers import (
+    DataCollatorForLanguageModeling,
+    PreTrainedModel,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.utils import logging
+
+from hf_minilm.benchmark.machine import synchronise
+from hf_minilm.benchmark.ours import MASK_RATE
+from hf_minilm.benchmark.peer_data import grouped_rows, sentence_pairs
+from hf_minilm.benchmark.peers import build_architecture, remove_what_is_not_taken
+from hf_minilm.data.document import Document
+from hf_minilm.data.objectives import Batch
+from hf_minilm.data.sequences import IGNORED
+from hf_minilm.data.tokenizer import token_bytes
+from hf_minilm.data.world_probes import Probe
+from hf_minilm.evaluation.language_model import evaluating, prediction_logits, predicts_next_token
+from hf_minilm.evaluation.minimal_pairs import PairAccuracy, minimal_pair_accuracy, wilson_interval
+from hf_minilm.training.launch import resolve_precision
+from hf_minilm.training.preparation import Data, build_objective, model_class, prepare_data
+from hf_minilm.training.recipe import Recipe, load_recipe
+
+PEERS = {"bert": "masked", "bert-nsp": "masked", "modernbert": "masked", "gpt2": "causal", "llama": "causal"}
+"""The models to compare with, and the objective of each."""
+SUFFIXES = (".txt", ".txt.gz")
+WARMUP_STEPS = 5
+TIMED_SECONDS = 10.0
+_CHARACTERS_AT_ONCE = 4_000_000
+_POSITIONS_AT_ONCE = 4096
+_LEAST_SHARE = 0.95  # of the time and of the steps, or the comparison is said not to be a fair one
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its settings, its texts, its model, and what `report.json` says of its training."""
+
+    recipe: Recipe
+    data: Data
+    model: PreTrainedModel
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Form:
+    """How the other model is trained.
+
+    Attributes:
+        peer: A name in `PEERS`.
+        tuned: Whether it has the run's batches and a learning rate for small models, or Trainer's defaults.
+        seconds: Wall-clock time.
+        learning_rate: Peak of the learning rate; None for that of the form.
+    """
+
+    peer: str
+    tuned: bool
+    seconds: float
+    learning_rate: float | None = None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model, and what its training was: steps, those of its schedule, tokens without padding, and seconds."""
+
+    name: str
+    model: PreTrainedModel
+    steps: int
+    planned_steps: int
+    tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two sentences, of which a model should find the good one likelier; the paradigm says what they ask."""
+
+    paradigm: str
+    good: str
+    bad: str
+
+
+def open_run(folder: Path, peer: str) -> Run:
+    """Open a finished run that a peer can be compared with.
+
+    Raises:
+        ValueError: If the run is not finished, or its objective is not the peer's.
+        OSError: If one of its files cannot be read.
+    """
+    for name in ("recipe.yaml", "report.json", "model"):
+        if not (folder / name).exists():
+            raise ValueError(f"run ({folder}) must be the folder of a finished run, and has no {name}; name another.")
+    recipe = load_recipe(folder / "recipe.yaml")
+    objective = recipe.objective.name
+    if objective != PEERS[peer]:
+        fitting = [name for name, own in PEERS.items() if own == objective]
+        advice = f"use --peer {' or '.join(fitting)}" if fitting else "compare translators by compare_with_marian.py"
+        raise ValueError(f"--peer ({peer}) must be trained as the run is, whose objective is {objective}; {advice}.")
+    facts = json.loads((folder / "report.json").read_text(encoding="utf-8"))["facts"]
+    model = model_class(recipe).from_pretrained(folder / "model", dtype=torch.float32)
+    return Run(recipe, prepare_data(recipe, folder, quiet=True), model, facts)
+
+
+def training_rows(run: Run, peer: str) -> datasets.Dataset:
+    """Turn the run's training documents into a peer's examples.
+
+    A text is a whole document, as the run has it and as the held-out rows do; a decoder's ends with its end token.
+
+    Raises:
+        ValueError: If the documents do not fill a row.
+    """
+    tokenizer, length = run.data.tokenizer, run.recipe.data.sequence_length
+    end = tokenizer.eos_token if PEERS[peer] == "causal" else ""
+    options: dict[str, Any] = {"length": length, "return_special_tokens_mask": PEERS[peer] == "masked"}
+    parts = []
+    for documents in portions(run.data.corpus.documents("train")):
+        if peer == "bert-nsp":
+            columns = sentence_pairs(documents, tokenizer, **options)
+        else:
+            columns = grouped_rows([document.text + end for document in documents], tokenizer, **options)
+        if columns["input_ids"]:
+            parts.append(datasets.Dataset.from_dict(columns))
+    if not parts:
+        raise ValueError(f"training rows of {length} tokens (0) must be at least 1; give the run a longer corpus.")
+    return datasets.concatenate_datasets(parts)
+
+
+def portions(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    """Divide documents into lists of some million characters, which are tokenised at once."""
+    portion: list[Document] = []
+    characters = 0
+    for document in documents:
+        portion.append(document)
+        characters += len(document.text)
+        if characters >= _CHARACTERS_AT_ONCE:
+            yield portion
+            portion, characters = [], 0
+    if portion:
+        yield portion
+
+
+class Clock(TrainerCallback):
+    """Counts steps and time after a warm-up, and stops the training when the time is used."""
+
+    def __init__(self, seconds: float, *, device: torch.device, warmup_steps: int = 0) -> None:
+        self.limit, self.device, self.warmup_steps = seconds, device, warmup_steps
+        self.start: float | None = None
+        self.steps, self.seconds = 0, 0.0
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        """Start the clock, where there is no warm-up."""
+        if self.warmup_steps == 0:
+            self._start()
+
+    def on_step_end(self, _: Any, state: TrainerState, control: TrainerControl, **__: Any) -> None:
+        """Start the clock after the warm-up, and ask for the end when the time is used."""
+        self.steps = state.global_step - self.warmup_steps
+        if self.start is None:
+            if self.steps == 0:
+                self._start()
+        elif time.monotonic() - self.start >= self.limit:
+            control.should_training_stop = True
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        """Stop the clock, once the device has done what it was told to."""
+        synchronise(self.device)
+        assert self.start is not None
+        self.seconds = time.monotonic() - self.start
+
+    def _start(self) -> None:
+        synchronise(self.device)
+        self.start = time.monotonic()
+
+
+class CountingTrainer(Trainer):
+    """Trainer that counts the tokens that are not padding, on the device, so that nothing waits for the number."""
+
+    tokens: torch.Tensor | int = 0
+
+    def training_step(self, model: nn.Module, inputs: Any, *arguments: Any, **options: Any) -> torch.Tensor:
+        """Count, and make the step's gradient."""
+        self.tokens = self.tokens + inputs["attention_mask"].sum()
+        return super().training_step(model, inputs, *arguments, **options)
+
+
+def train_peer(run: Run, form: Form) -> Trained:
+    """Time some steps on a throw-away copy, and then train for a time."""
+    say("tokenising the peer's examples")
+    rows = training_rows(run, form.peer)
+    timed_seconds = min(TIMED_SECONDS, form.seconds / 10)
+    timed, _, _ = train_some_steps(run, form, rows, seconds=timed_seconds, warmup_steps=WARMUP_STEPS, steps=10**6)
+    planned = max(1, int(form.seconds * timed.steps / timed.seconds))
+    say(f"{1000 * timed.seconds / timed.steps:.0f} ms a step; training {planned:,} steps in {form.seconds:,.0f} s")
+    clock, model, tokens = train_some_steps(run, form, rows, seconds=form.seconds, steps=planned)
+    return Trained(type(model).__name__, model, clock.steps, planned, tokens, clock.seconds)
+
+
+def train_some_steps(
+    run: Run, form: Form, rows: datasets.Dataset, *, seconds: float, steps: int, warmup_steps: int = 0
+) -> tuple[Clock, PreTrainedModel, int]:
+    """Train a new model until its steps are done or the time is over, whichever comes first.
+
+    Returns:
+        The clock, which has counted what came after the warm-up; the model; and the tokens that it has seen.
+    """
+    seed, tokenizer, config = run.recipe.training.seed, run.data.tokenizer, run.model.config
+    set_seed(seed)
+    model = build_architecture(
+        form.peer.removesuffix("-nsp"),
+        {name: getattr(config, name) for name in ("num_hidden_layers", "hidden_size", "num_attention_heads")},
+        len(tokenizer),
+        positions=run.recipe.data.sequence_length,
+        next_sentence=form.peer == "bert-nsp",
+        sparse=form.tuned,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    masked = PEERS[form.peer] == "masked"
+    clock = Clock(seconds, device=device_of_training(), warmup_steps=warmup_steps)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = CountingTrainer(
+            model=model,
+            args=TrainingArguments(output_dir=folder, max_steps=steps, seed=seed, **trainer_arguments(run, form)),
+            train_dataset=remove_what_is_not_taken(rows, model) if form.tuned else rows,
+            data_collator=DataCollatorForLanguageModeling(
+                tokenizer, mlm=masked, mlm_probability=MASK_RATE if masked else None
+            ),
+            processing_class=tokenizer,
+            callbacks=[clock],
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+    return clock, model, int(trainer.tokens)
+
+
+def trainer_arguments(run: Run, form: Form) -> dict[str, Any]:
+    """Write the arguments of a form of training: the defaults, or those that make it fast and good."""
+    has_gpu = torch.cuda.is_available()
+    arguments: dict[str, Any] = {
+        "use_cpu": not has_gpu,
+        # Pinned memory needs a GPU, and Trainer warns where there is none.
+        "dataloader_pin_memory": has_gpu,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+    if form.tuned:
+        arguments |= {
+            "bf16": resolve_precision(run.recipe.training.precision) == "bf16",
+            "per_device_train_batch_size": run.recipe.training.batch_rows,
+            "learning_rate": 1e-3,
+            "lr_scheduler_type": "cosine",
+            "warmup_steps": 0.05,  # below 1: a share
+            "weight_decay": 0.01,
+            "adam_beta2": 0.98,
+            # The marks of special tokens would be removed, and the collator would find them again token by token.
+            "remove_unused_columns": False,
+            "dataloader_num_workers": 2 if has_gpu else 0,
+        }
+        if form.peer == "bert-nsp":
+            arguments["train_sampling_strategy"] = "group_by_length"
+    if form.learning_rate is not None:
+        arguments["learning_rate"] = form.learning_rate
+    return arguments
+
+
+def device_of_training() -> torch.device:
+    """Return the device that Trainer takes."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def held_out_batches(run: Run, peer: str) -> Iterator[Batch]:
+    """Iterate over packed batches of held-out text, with 15 % of the tokens masked whatever the run had.
+
+    Segments come in pairs only where both models were trained on pairs: the others know one text a sequence.
+    """
+    if run.recipe.objective.name == "causal":
+        return run.data.held_out.evaluation_batches(run.recipe.training.batch_rows)
+    pairs = run.recipe.next_sentence and peer == "bert-nsp"
+    objective = dataclasses.replace(run.recipe.objective, mask_rate=MASK_RATE, next_sentence=pairs)
+    recipe = dataclasses.replace(run.recipe, objective=objective)
+    store = run.data.held_out.store
+    return build_objective(recipe, [store], run.data.tokenizer).evaluation_batches(recipe.training.batch_rows)
+
+
+def separate_sequences(batches: Iterable[Batch], limit: int) -> list[Batch]:
+    """Give each packed sequence a row of its own, so that no model sees another one, and leave padding out.
+
+    Args:
+        batches: Batches of an objective, [B, T], whose `position_ids` restart with each sequence.
+        limit: Most sequences.
+
+    Returns:
+        `input_ids`, `labels` and maybe `token_type_ids` of each sequence that has a token to predict, [length].
+    """
+    sequences: list[Batch] = []
+    for batch in batches:
+        names = [name for name in ("input_ids", "token_type_ids", "labels") if name in batch]
+        for row, positions in enumerate(batch["position_ids"]):
+            starts = (positions == 0).nonzero().flatten().tolist()
+            for start, stop in zip(starts, [*starts[1:], len(positions)], strict=True):
+                # Padding is one more sequence, which predicts nothing.
+                if (batch["labels"][row, start:stop] != IGNORED).any():
+                    sequences.append({name: batch[name][row, start:stop] for name in names})
+                if len(sequences) == limit:
+                    return sequences
+    return sequences
+
+
+def padded_batches(sequences: Sequence[Batch], pad_token_id: int) -> Iterator[Batch]:
+    """Put sequences of similar length into batches [B, T], with an attention mask."""
+    filling = {"input_ids": pad_token_id, "labels": IGNORED, "token_type_ids": 0, "attention_mask": 0}
+    longest_first = sorted(sequences, key=lambda sequence: -len(sequence["input_ids"]))
+    while longest_first:
+        number = max(1, _POSITIONS_AT_ONCE // len(longest_first[0]["input_ids"]))
+        chosen, longest_first = longest_first[:number], longest_first[number:]
+        rows = [{**each, "attention_mask": torch.ones_like(each["input_ids"])} for each in chosen]
+        yield {
+            name: nn.utils.rnn.pad_sequence([row[name] for row in rows], batch_first=True, padding_value=filling[name])
+            for name in rows[0]
+        }
+
+
+def measure(model: PreTrainedModel, tokenizer: Any, sequences: Sequence[Batch]) -> dict[str, float]:
+    """Measure any model of transformers by its logits, in float32, as the losses of two models need not be the same.
+
+    Returns:
+        `nats_per_token`, `bits_per_byte` (infinite if no predicted token has text), `tokens` and `bytes`, the number of
+        predicted tokens and of the bytes of their text.
+    """
+    sizes = torch.as_tensor(token_bytes(tokenizer))
+    shift, nats, tokens, num_bytes = int(predicts_next_token(model)), 0.0, 0, 0
+    with evaluating(model) as device:
+        taken = inspect.signature(model.forward).parameters
+        for batch in padded_batches(sequences, tokenizer.pad_token_id):
+            inputs = {name: tensor.to(device) for name, tensor in batch.items() if name != "labels" and name in taken}
+            logits = prediction_logits(model(**inputs))
+            labels = batch["labels"][:, shift:]
+            is_predicted = labels != IGNORED
+            predicted = labels[is_predicted]
+            chosen = logits[:, : labels.shape[1]][is_predicted.to(device)].float()  # [predicted tokens, V]
+            losses = nn.functional.cross_entropy(chosen, predicted.to(device), reduction="none")
+            nats += losses.double().sum().item()
+            tokens += len(predicted)
+            num_bytes += int(sizes[predicted].sum())
+    bits_per_byte = nats / math.log(2) / num_bytes if num_bytes else math.inf
+    return {"nats_per_token": nats / tokens, "bits_per_byte": bits_per_byte, "tokens": tokens, "bytes": num_bytes}
+
+
+def read_pairs(folder: Path, each: int) -> list[Pair]:
+    """Read the minimal pairs of a folder, at most so many of a file, spread evenly over it: it may be sorted.
+
+    Raises:
+        ValueError: If the folder has no such file, or a file is no list of pairs.
+        OSError: If a file cannot be read.
+    """
+    paths = sorted(path for path in folder.iterdir() if path.name.endswith(SUFFIXES) and path.is_file())
+    if not paths:
+        raise ValueError(f"--pairs ({folder}) must hold files ending in {' or '.join(SUFFIXES)}; add one.")
+    pairs = []
+    for path in paths:
+        lines = read_text(path).rstrip("\n").split("\n")
+        if len(lines) % 2 or not all(line.strip() for line in lines):
+            raise ValueError(f"pairs ({path}, {len(lines)} lines) must be lines of text, two a pair; mend the file.")
+        number = min(each, len(lines) // 2)
+        for place in (2 * (len(lines) // 2 * index // number) for index in range(number)):
+            bad, good = (" ".join(line.split()) for line in lines[place : place + 2])
+            pairs.append(Pair(path.name.removesuffix(".gz").removesuffix(".txt"), good, bad))
+    return pairs
+
+
+def read_text(path: Path) -> str:
+    """Read a file of text, compressed or not."""
+    content = path.read_bytes()
+    try:
+        return (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8")
+    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"pairs ({path}) must be a whole file of UTF-8 text; {error}.") from error
+
+
+def short_pairs(pairs: Sequence[Pair], tokenizer: Any, longest: int) -> list[Pair]:
+    """Leave out the pairs with a sentence that is longer than the rows of the training, for all models alike.
+
+    Raises:
+        ValueError: If none is left.
+    """
+    kept = [
+        pair for pair in pairs if max(len(tokenizer(text)["input_ids"]) for text in (pair.good, pair.bad)) <= longest
+    ]
+    if not kept:
+        raise ValueError(f"pairs of at most {longest} tokens (0) must be at least 1; give shorter sentences.")
+    return kept
+
+
+def pair_accuracies(model: PreTrainedModel, tokenizer: Any, pairs: Sequence[Pair]) -> tuple[PairAccuracy, ...]:
+    """Score minimal pairs by paradigm, in the order in which the paradigms first occur; a tie counts half.
+
+    A causal model is asked for the log-probability of each whole sentence. A masked one is asked at the word, where the
+    sentences differ in a single one: both words are then judged in the same context, and nothing that the sentences
+    share adds noise. Where they differ in more, as in word order, masking all of these together would hide the very
+    thing that is asked, so that the two pseudo-log-likelihoods are compared instead; see `pseudo_log_likelihoods`.
+    """
+    probes = [as_probe(pair, whole=predicts_next_token(model)) for pair in pairs]
+    right, number = defaultdict(float), defaultdict(int)
+    for cell in minimal_pair_accuracy(model, tokenizer, [probe for probe in probes if probe is not None]):
+        right[cell.phenomenon] += cell.accuracy * cell.number
+        number[cell.phenomenon] += cell.number
+    others = [pair for pair, probe in zip(pairs, probes, strict=True) if probe is None]
+    scores = pseudo_log_likelihoods(model, tokenizer, [text for pair in others for text in (pair.good, pair.bad)])
+    for pair, good, bad in zip(others, scores[::2], scores[1::2], strict=True):
+        right[pair.paradigm] += 0.5 if good == bad else float(good > bad)
+        number[pair.paradigm] += 1
+    return tuple(
+        PairAccuracy(name, 0, number[name], right[name] / number[name], *wilson_interval(right[name], number[name]))
+        for name in dict.fromkeys(pair.paradigm for pair in pairs)
+    )
+
+
+def as_probe(pair: Pair, *, whole: bool) -> Probe | None:
+    """Make whole sentences, or the one word in which they differ, the question; None where they differ in more."""
+    if whole:
+        return Probe("", "", pair.good, pair.bad, "", 0, pair.paradigm)
+    good, bad = pair.good.split(), pair.bad.split()
+    places = [place for place, words in enumerate(zip(good, bad, strict=False)) if words[0] != words[1]]
+    if len(good) != len(bad) or len(places) != 1:
+        return None
+    place = places[0]
+    before, after = ("".join(f"{word} " for word in good[:place]), "".join(f" {word}" for word in good[place + 1 :]))
+    return Probe("", before, good[place], bad[place], after, 0, pair.paradigm)
+
+
+def pseudo_log_likelihoods(model: PreTrainedModel, tokenizer: Any, texts: Sequence[str]) -> list[float]:
+    """Add up the log-probabilities of a text's tokens, each masked in its turn, in nats.
+
+    After Salazar et al. 2020, arXiv:1910.14659, but that the later tokens of the same word are masked too: otherwise
+    they give a divided word away, and rare words come out as likely (Kauf and Ivanova 2023, arXiv:2305.10588).
+    """
+    readings: dict[int, list[tuple[int, int, int, list[int]]]] = defaultdict(list)
+    for number, text in enumerate(texts):
+        encoded = tokenizer(text, add_special_tokens=False)
+        ids, words = encoded["input_ids"], encoded.word_ids()
+        for place, token in enumerate(ids):
+            hidden = [
+                tokenizer.mask_token_id if later >= place and words[later] == words[place] else each
+                for later, each in enumerate(ids)
+            ]
+            framed = [tokenizer.cls_token_id, *hidden, tokenizer.sep_token_id]
+            readings[len(framed)].append((number, place + 1, token, framed))
+    scores = [0.0] * len(texts)
+    with evaluating(model) as device:
+        for length, group in readings.items():
+            step = max(1, _POSITIONS_AT_ONCE // length)
+            for first in range(0, len(group), step):
+                numbers, places, targets, rows = zip(*group[first : first + step], strict=True)
+                logits = prediction_logits(model(input_ids=torch.tensor(rows, device=device)))  # [B, T, V]
+                asked = logits[torch.arange(len(rows)), torch.tensor(places)].float().cpu()
+                logs = asked.log_softmax(-1).gather(1, torch.tensor(targets)[:, None])
+                for number, log in zip(numbers, logs.double().flatten().tolist(), strict=True):
+                    scores[number] += log
+    return scores
+
+
+def result(trained: Trained, tokenizer: Any, sequences: Sequence[Batch], pairs: Sequence[Pair]) -> dict[str, Any]:
+    """Measure a model, and give all that is known of it by name."""
+    model = trained.model.to(device_of_training())
+    cells = pair_accuracies(model, tokenizer, pairs) if pairs else ()
+    training = {name: getattr(trained, name) for name in ("steps", "planned_steps", "tokens", "seconds")}
+    figures = ("number", "accuracy", "low", "high")
+    return {
+        "name": trained.name,
+        "parameters": model.num_parameters(),
+        "training": training,
+        "held_out": measure(model, tokenizer, sequences),
+        "pairs_macro_accuracy": fmean(cell.accuracy for cell in cells) if cells else None,
+        "pairs": [{"paradigm": cell.phenomenon, **{name: getattr(cell, name) for name in figures}} for cell in cells],
+    }
+
+
+def compare(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Measure the run's model, train the other one, measure it likewise.
+
+    Raises:
+        ValueError: If an argument cannot be used, or the run.
+        OSError: If a file cannot be read.
+    """
+    check(arguments)
+    pairs = read_pairs(arguments.pairs, arguments.pairs_each) if arguments.pairs else []
+    run = open_run(arguments.run, arguments.peer)
+    tokenizer, facts = run.data.tokenizer, run.facts
+    pairs = short_pairs(pairs, tokenizer, run.recipe.data.sequence_length) if pairs else []
+    sequences = separate_sequences(held_out_batches(run, arguments.peer), arguments.rows)
+    seconds = facts["seconds"] if arguments.minutes is None else 60 * arguments.minutes
+    say("measuring the run's model")
+    ours = Trained("hf_minilm", run.model, facts["steps"], facts["steps"], facts["tokens"], facts["seconds"])
+    results = [result(ours, tokenizer, sequences, pairs)]
+    form = Form(arguments.peer, arguments.tuned, seconds, arguments.learning_rate)
+    theirs = train_peer(run, form)
+    say("measuring the peer")
+    results.append(result(theirs, tokenizer, sequences, pairs))
+    return {
+        "peer": arguments.peer,
+        "tuned": arguments.tuned,
+        "seconds": seconds,
+        "trainer_arguments": trainer_arguments(run, form),
+        "objective": facts["objective"],
+        "corpus": facts["corpus"],
+        "device": str(device_of_training()),
+        "run_device": facts["device"],
+        "held_out_sequences": len(sequences),
+        "models": results,
+    }
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Raise ValueError for arguments that cannot be used, before anything long begins."""
+    for name, least in (("rows", 1), ("pairs_each", 1)):
+        value = getattr(arguments, name)
+        if value < least:
+            raise ValueError(f"--{name.replace('_', '-')} ({value}) must be at least {least}; give a larger number.")
+    for name in ("minutes", "learning_rate"):
+        value = getattr(arguments, name)
+        if value is not None and not 0 < value < math.inf:
+            raise ValueError(f"--{name.replace('_', '-')} ({value}) must be above 0; leave it out for the usual one.")
+    if arguments.output is not None and not arguments.output.parent.is_dir():
+        raise ValueError(f"--output ({arguments.output}) must be in a folder that exists; make it first.")
+
+
+def tables(compared: dict[str, Any]) -> str:
+    """Lay the figures out as Markdown."""
+    lines = [
+        "| Model | Parameters | Steps | Tokens | Seconds | Nats per token | Bits per byte | Pairs |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for each in compared["models"]:
+        training, held_out, macro = each["training"], each["held_out"], each["pairs_macro_accuracy"]
+        steps, planned = training["steps"], training["planned_steps"]
+        cells = [
+            each["name"],
+            f"{each['parameters']:,}",
+            f"{steps:,}" if steps == planned else f"{steps:,} of {planned:,}",
+            f"{training['tokens']:,}",
+            f"{training['seconds']:,.1f}",
+            f"{held_out['nats_per_token']:.3f}",
+            f"{held_out['bits_per_byte']:.3f}",
+            "-" if macro is None else f"{macro:.1%}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    ours, theirs = compared["models"]
+    tokens, sequences = ours["held_out"]["tokens"], compared["held_out_sequences"]
+    lines += ["", f"{tokens:,} predicted tokens of {sequences:,} held-out sequences"]
+    used = theirs["training"]
+    if min(used["steps"] / used["planned_steps"], used["seconds"] / compared["seconds"]) < _LEAST_SHARE:
+        lines.append(
+            f"{theirs['name']} did {used['steps']:,} of {used['planned_steps']:,} steps in {used['seconds']:,.1f} of "
+            f"{compared['seconds']:,.1f} s: its speed changed after it was timed. Repeat on a quiet machine."
+        )
+    if ours["pairs"]:
+        lines += ["", f"| Paradigm | Pairs | {ours['name']} | {theirs['name']} |", "|---|---|---|---|"]
+    for own, other in zip(ours["pairs"], theirs["pairs"], strict=True):
+        shares = [f"{cell['accuracy']:.1%} ({cell['low']:.0%}-{cell['high']:.0%})" for cell in (own, other)]
+        lines.append(f"| {own['paradigm']} | {own['number']} | {' | '.join(shares)} |")
+    return "\n".join(lines)
+
+
+def say(text: str) -> None:
+    """Tell how far the work is, beside the result."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def main() -> int:
+    """Compare, print and write; a user's mistake is one line and exit code 2."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="folder of a finished run with objective masked or causal")
+    parser.add_argument("--peer", choices=PEERS, required=True, help="the other model")
+    parser.add_argument("--tuned", action="store_true", help="train it in a good form, and not by Trainer's defaults")
+    parser.add_argument("--minutes", type=float, help="training of the other model; the run's own time without it")
+    parser.add_argument("--learning-rate", type=float, help="of the other model; 5e-5, or 1e-3 with --tuned")
+    parser.add_argument("--rows", type=int, default=2000, help="most held-out sequences")
+    parser.add_argument("--pairs", type=Path, help="folder with minimal pairs")
+    parser.add_argument("--pairs-each", type=int, default=200, help="most pairs of a paradigm")
+    parser.add_argument("--output", type=Path, help="a JSON file to write, with all figures")
+    arguments = parser.parse_args()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    try:
+        compared = compare(arguments)
+        print(tables(compared))
+        if arguments.output is not None:
+            arguments.output.write_text(json.dumps(compared, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    except (ValueError, OSError) as error:
+        print(f"compare_with_peers: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
