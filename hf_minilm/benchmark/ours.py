@@ -148,5 +148,5 @@ def build_writer(work: GenerationWork) -> nn.Module:
 
 
 def write(model: Any, prompts: torch.Tensor, new_tokens: int) -> torch.Tensor:
-    """Continue prompts [B, T] greedily by some tokens, [B, T + new]. The place for a faster way than `generate`."""
+    """Continue prompts [B, T] greedily by some tokens, [B, T + new]; on a CPU `generate` does as `decoding.py` says."""
     return model.generate(prompts, max_new_tokens=new_tokens, min_new_tokens=new_tokens, do_sample=False)

@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 
 import torch
 from torch import nn
-from transformers import Cache, DynamicCache, GenerationMixin, PreTrainedModel
+from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import (
     BaseModelOutputWithPast,
@@ -26,6 +26,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .attention import Attention, ResidualProjection, packed_sequence_ids, token_mask
 from .configuration_minilm import MiniLMConfig, with_direction
+from .decoding import FastGenerationMixin
 from .layers import Embeddings, Layer, Pooler, PredictionTransform, build_norm, pooled
 from .losses import (
     IGNORED,
@@ -39,7 +40,7 @@ from .losses import (
     predicted_positions,
     sequence_count,
 )
-from .positions import PositionScheme, build_positions
+from .positions import build_positions
 from .variable_length import VARIABLE_LENGTH, Line, fits_in_a_line
 from .vocabulary_loss import vocabulary_cross_entropy
 
@@ -97,7 +98,7 @@ class MiniLMModel(MiniLMPreTrainedModel):
         """Share out over processes only what is there, and no attention whose bias is computed for all heads."""
         super().init_parallel_plans()
         modules = dict(self.named_modules())
-        is_biased = type(self.positions).added_to_scores is not PositionScheme.added_to_scores
+        is_biased = self.positions.is_added_to_scores
         self._tp_plan = {
             name: style
             for name, style in (self._tp_plan or {}).items()
@@ -252,7 +253,7 @@ class LanguageModelHead(MiniLMPreTrainedModel):
         return loss, logits
 
 
-class MiniLMForCausalLM(LanguageModelHead, GenerationMixin):
+class MiniLMForCausalLM(LanguageModelHead, FastGenerationMixin):
     """Each token from the ones before it (GPT); `generate` works, with a key-value cache."""
 
     is_causal_head = True

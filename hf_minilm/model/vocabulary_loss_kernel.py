@@ -8,8 +8,6 @@ gradients in place. Sums are in float32. On an H100, 65,536 tokens of a vocabula
 Shapes: n tokens of a chunk, V vocabulary.
 """
 
-from typing import Any
-
 import torch
 
 try:
@@ -61,11 +59,11 @@ def losses_into_gradients_on_gpu(
 if triton is not None:
 
     @triton.jit
-    def _row_kernel(
-        logits: Any,
-        labels: Any,
-        share: Any,
-        losses: Any,
+    def _row_kernel(  # type: ignore[no-untyped-def]  # Triton looks at the names in annotations, and knows its own alone
+        logits,
+        labels,
+        share,
+        losses,
         size: tl.constexpr,
         label_smoothing: tl.constexpr,
         writes: tl.constexpr,

@@ -23,6 +23,7 @@ MODEL_FILES = {
     for name in (
         "attention",
         "configuration_minilm",
+        "decoding",
         "layers",
         "losses",
         "modeling_minilm",
