@@ -128,9 +128,9 @@ class OptimizerSettings:
     """How a gradient becomes a step."""
 
     name: Literal["adamw", "muon"] = _setting(
-        "adamw", "Optimizer; muon is Muon for the matrices of the layers and AdamW for all else."
+        "muon", "Optimizer; muon is Muon for the matrices of the layers and AdamW for all else."
     )
-    learning_rate: float = _setting(2e-3, "Peak of the learning rate.", above=0.0)
+    learning_rate: float = _setting(5e-3, "Peak of the learning rate; 2e-3 suits adamw on its own.", above=0.0)
     betas: tuple[float, float] = _setting((0.9, 0.98), "Decay of the two moments, each in [0, 1).", least=0.0, most=1.0)
     epsilon: float = _setting(1e-8, "Added to the root of the second moment.", above=0.0)
     momentum: float = _setting(0.95, "Decay of Muon's momentum, in [0, 1); muon only.", least=0.0, most=1.0)

@@ -75,7 +75,7 @@ def test_a_file_holds_only_what_differs_and_overrides_win_over_it(tmp_path: Path
         "optimizer.learning_rate=1e-4",
         "optimizer.epsilon=1.2345678901234567e-9",
         "optimizer.betas=[0, 0.5]",
-        "optimizer.name=muon",
+        "optimizer.name=adamw",
         "output.trackers=[tensorboard]",
     ],
 )
