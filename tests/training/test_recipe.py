@@ -175,7 +175,7 @@ def test_a_number_out_of_range_or_a_contradiction_is_refused(overrides: list[str
         ["data.corpus=a.txt", "data.world_documents=5"],
         ["data.corpus=a.txt", "data.languages=[es]"],
         ["tokenizer.folder=mine", "tokenizer.vocab_size=500"],
-        ["optimizer.momentum=0.9"],
+        ["optimizer.name=adamw", "optimizer.momentum=0.9"],
         ["optimizer.decay_share=0.3"],
         ["optimizer.schedule=constant", "optimizer.final_share=0.1"],
         ["optimizer.schedule=noam", "optimizer.final_share=0.1"],
