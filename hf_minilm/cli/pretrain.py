@@ -22,11 +22,13 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.print_recipe:
         print(describe_recipe(recipe), end="")
         return 0
+    from ..training.launch import ask_for_reproducible_products
     from ..training.loop import Stopped
     from ..training.memory import keep_freed_memory
     from ..training.pretrain import pretrain
 
     keep_freed_memory()
+    ask_for_reproducible_products()
     try:
         print(pretrain(recipe), end="")
     except Stopped as stopped:

@@ -1,5 +1,9 @@
 """What a process settles before it trains: how many there are, the arithmetic and the attention kernel."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -68,6 +72,21 @@ def test_attention_is_the_one_that_trains_fastest(machine, cuda, precision, row_
 def test_what_the_kernel_on_cuda_does_not_know_is_left_to_sdpa(machine, config):
     machine(cuda=True)
     assert resolve_attention("auto", precision="bf16", row_length=128, config=config) == "sdpa"
+
+
+def test_products_do_not_depend_on_where_their_numbers_lie():
+    script = (
+        "import torch\n"
+        "from hf_minilm.training.launch import ask_for_reproducible_products\n"
+        "ask_for_reproducible_products()\n"
+        "left, right, found = torch.randn(6, 24), torch.randn(53, 24), []\n"
+        "for shift in range(16):\n"
+        "    moved = [torch.empty(each.numel() + 16)[shift:][:each.numel()].view_as(each) for each in (left, right)]\n"
+        "    found.append(moved[0].copy_(left) @ moved[1].copy_(right).T)\n"
+        "assert all(torch.equal(each, found[0]) for each in found)\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "MKL_CBWR"}
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True)
 
 
 def test_another_number_of_processes_than_asked_for_is_refused_with_the_line_that_works():
