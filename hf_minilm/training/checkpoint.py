@@ -200,7 +200,7 @@ def load_training_state(checkpoint: Path) -> TrainingState:
 
 
 def estimate_bytes(model: nn.Module) -> int:
-    """Estimate the size of a checkpoint: the weights, two moments for each trainable one, and small files."""
+    """Estimate the size of a checkpoint: the weights, AdamW's two moments for each trainable one, and small files."""
     weights = sum(tensor.numel() * tensor.element_size() for tensor in [*model.parameters(), *model.buffers()])
     trainable = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     return weights + 2 * trainable + _SMALL_FILES_BYTES

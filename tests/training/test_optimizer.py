@@ -18,7 +18,7 @@ from hf_minilm.training.optimizer import (
 )
 from hf_minilm.training.recipe import OptimizerSettings
 
-SETTINGS = OptimizerSettings(learning_rate=3e-3, weight_decay=0.1)
+SETTINGS = OptimizerSettings(name="adamw", learning_rate=3e-3, weight_decay=0.1)
 MUON = OptimizerSettings(name="muon", learning_rate=3e-3, weight_decay=0.1)
 
 
@@ -152,7 +152,7 @@ def assert_same_state(
 def test_loading_forgets_what_the_optimizer_had_before_and_keeps_its_settings(tmp_path: Path) -> None:
     model = TinyTiedModel(0)
     save_optimizer_state(tmp_path, build_optimizer(model, SETTINGS))
-    other = build_optimizer(model, OptimizerSettings(weight_decay=0.3))
+    other = build_optimizer(model, OptimizerSettings(name="adamw", weight_decay=0.3))
     train(model, other, range(2))
     load_optimizer_state(tmp_path, other)
     assert not other.state
