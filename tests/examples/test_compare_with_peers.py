@@ -4,7 +4,6 @@ import gzip
 import json
 import math
 import runpy
-import sys
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +12,6 @@ import pytest
 import torch
 from torch import nn
 from transformers import GenerationMixin
-from transformers.utils import logging
 
 from hf_minilm.benchmark.peers import build_architecture
 from hf_minilm.data.sequences import IGNORED
@@ -70,22 +68,6 @@ def pairs_folder(tmp_path: Path) -> Path:
     with gzip.open(folder / "order.txt.gz", "wt", encoding="utf-8") as stream:
         stream.write("Ana the sees dog .\nAna sees the dog .\nDog the sleeps .\nThe dog sleeps .\n")
     return folder
-
-
-@pytest.fixture
-def run_script(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Run the script; its exit code, and what it printed on both streams."""
-
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            runpy.run_path(str(SCRIPT), run_name="__main__")
-        return int(ended.value.code or 0), *capsys.readouterr()
-
-    verbosity = logging.get_verbosity()
-    yield run
-    logging.set_verbosity(verbosity)
-    logging.enable_progress_bar()
 
 
 def build_peer(maker: str, tokenizer, **options):

@@ -2,14 +2,11 @@
 
 import json
 import re
-import runpy
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
-from transformers.utils import logging
 
 from hf_minilm import MiniLMConfig, MiniLMForCausalLM, MiniLMForPreTraining
 from hf_minilm.data.tokenizer import train_tokenizer
@@ -26,22 +23,6 @@ def model_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     request.param(MiniLMConfig.preset("modern", "tiny", vocab_size=len(tokenizer))).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
-
-
-@pytest.fixture
-def run_script(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Run the script; its exit code, and what it printed on both streams."""
-
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            runpy.run_path(str(SCRIPT), run_name="__main__")
-        return int(ended.value.code or 0), *capsys.readouterr()
-
-    verbosity = logging.get_verbosity()
-    yield run
-    logging.set_verbosity(verbosity)
-    logging.enable_progress_bar()
 
 
 def test_the_page_shows_the_weights_that_eager_attention_returns(
