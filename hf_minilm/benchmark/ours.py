@@ -18,6 +18,7 @@ from ..training.launch import resolve_precision, start_accelerator
 from ..training.loop import Training, train
 from ..training.memory import keep_freed_memory
 from ..training.preparation import build_config, prepare_data
+from ..training.processes import Processes
 from ..training.recipe import Recipe, load_recipe
 from .flops import matrix_work
 from .stopwatch import Stopwatch
@@ -105,9 +106,11 @@ def _prepare(work: TrainingWork, folder: WorkingFolder, run_folder: Path) -> tup
     precision = resolve_precision(recipe.training.precision)
     accelerator = start_accelerator(precision, trackers=(), folder=str(run_folder))
     data = prepare_data(recipe, run_folder, quiet=True)
-    training, state = pretraining._prepare_training(recipe, data, run_folder, accelerator)
+    training, state = pretraining._prepare_training(
+        recipe, data, run_folder, accelerator=accelerator, processes=Processes()
+    )
     # The last step of a run is evaluated and saved, which is none of the steps.
-    return replace(training, metrics=None, evaluate=dict, save=lambda _: None), state
+    return replace(training, metrics=None, evaluate=lambda: {"held_out_loss": 0.0}, save=lambda _: None), state
 
 
 class Watched(nn.Module):

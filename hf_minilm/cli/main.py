@@ -3,11 +3,12 @@
 import argparse
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 
-from . import bench, check, pretrain
+from . import bench, check, pretrain, resume_check
 
-SUBCOMMANDS = {"pretrain": pretrain, "check": check, "bench": bench}
+SUBCOMMANDS = {"pretrain": pretrain, "check": check, "bench": bench, "resume-check": resume_check}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,8 +43,12 @@ def _one_line(error: Exception) -> str:
 
 
 if __name__ == "__main__":
-    from ..training.launch import end_process
+    from ..training.processes import end_process
 
-    code = main()
+    try:
+        code = main()
+    except Exception:
+        traceback.print_exc()
+        code = 1
     end_process(code)
     sys.exit(code)

@@ -11,6 +11,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="SECTION.FIELD=VALUE", help="replace one setting of the recipe"
     )
+    parser.add_argument(
+        "--accept-changes",
+        action="store_true",
+        help="go on with the folder's run although the recipe was another one, as with a larger budget",
+    )
     parser.add_argument("--print-recipe", action="store_true", help="print all settings with their meaning, and stop")
 
 
@@ -30,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     keep_freed_memory()
     ask_for_reproducible_products()
     try:
-        print(pretrain(recipe), end="")
+        print(pretrain(recipe, accept_changes=arguments.accept_changes), end="")
     except Stopped as stopped:
         print(f"hf-minilm: {stopped}")
         return 128 + stopped.signal_number

@@ -7,12 +7,14 @@ step goes on with exactly the rows that were due, on any number of processes.
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .draws import Purpose, random_bits
+
+Item = TypeVar("Item")
 
 
 class RowKey(NamedTuple):
@@ -93,8 +95,8 @@ class RowOrder:
         return self._permutations[epoch]
 
 
-def share(rows: Sequence[RowKey], process: int, *, num_processes: int) -> list[RowKey]:
-    """Return the part of a step's rows that one process works on.
+def share(rows: Sequence[Item], process: int, *, num_processes: int) -> list[Item]:
+    """Return the part of a step's rows, or of what else is shared out, that one process works on.
 
     The parts are contiguous, differ by at most one row in size, and together are the step's rows, each once; with
     fewer rows than processes some parts are empty.

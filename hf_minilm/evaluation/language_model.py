@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -104,80 +104,94 @@ def held_out(
     Raises:
         ValueError: If the batches predict no token.
     """
-    sums = _Sums(torch.as_tensor(token_bytes))
-    shifted = predicts_next_token(model)
+    return add_up(measure_batches(model, first_rows(batches, max_rows), token_bytes=token_bytes, autocast=autocast))
+
+
+class BatchSums(NamedTuple):
+    """What one batch adds to the measurement of a model; as in `HeldOut`, but sums."""
+
+    nats: float = 0.0
+    num_tokens: int = 0
+    num_bytes: int = 0
+    sequence_nats: float = 0.0
+    num_correct: int = 0
+    num_first: int = 0
+    num_second: int = 0
+
+
+def measure_batches(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    *,
+    token_bytes: NDArray[np.integer] | torch.Tensor,
+    autocast: bool = False,
+) -> list[BatchSums]:
+    """Measure a model on each of some batches; see `held_out`."""
+    sizes, shifted, sums = torch.as_tensor(token_bytes).cpu(), predicts_next_token(model), list[BatchSums]()
     with evaluating(model) as device:
-        for batch in _first_rows(batches, max_rows):
+        for batch in batches:
             translates = "decoder_input_ids" in batch
             on_device = {name: tensor.to(device) for name, tensor in batch.items()}
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
                 output = model(**on_device) if translates else model(**on_device, return_logits=False)
             labels = batch["labels"][:, 1:] if shifted else batch["labels"]
-            if translates:
-                sums.add_logits(output.logits, on_device["labels"])
-            else:
-                sums.add_tokens(output, labels[labels != IGNORED])
-            if "next_sentence_label" in batch:
-                sums.add_sequences(output, batch["next_sentence_label"])
-    return sums.result()
+            predicted = labels[labels != IGNORED]
+            # An encoder-decoder's own loss may be of smoothed labels, and transformers' is NaN without labels.
+            nats = summed_loss(output.logits, on_device["labels"]) if translates else _own_loss(output, len(predicted))
+            sequences = _sequence_sums(output, batch["next_sentence_label"]) if "next_sentence_label" in batch else ()
+            sums.append(BatchSums(nats, len(predicted), int(sizes[predicted].sum()), *sequences))
+    return sums
 
 
-class _Sums:
-    """What is added up over the batches."""
-
-    def __init__(self, token_bytes: torch.Tensor) -> None:
-        self.token_bytes = token_bytes.cpu()
-        self.nats = self.sequence_nats = 0.0
-        self.num_tokens = self.num_bytes = self.num_correct = 0
-        self.label_counts = [0, 0]
-
-    def add_tokens(self, output: Any, predicted: torch.Tensor) -> None:
-        # The model's own mean is a float32 sum over the predicted positions, which alone go through the vocabulary.
-        mean = getattr(output, "masked_lm_loss", None)
-        mean = output.loss if mean is None else mean
-        self.nats += mean.double().item() * len(predicted)
-        self.count(predicted)
-
-    def count(self, predicted: torch.Tensor) -> None:
-        self.num_tokens += len(predicted)
-        self.num_bytes += int(self.token_bytes[predicted.cpu()].sum())
-
-    def add_logits(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
-        """Add the losses of labels [B, T] under logits [B, T, V]."""
-        # An encoder-decoder's own loss may be one of smoothed labels, and one of transformers is NaN without labels.
-        is_predicted = labels != IGNORED
-        predicted = labels[is_predicted]
-        losses = nn.functional.cross_entropy(logits[is_predicted].float(), predicted, reduction="none")
-        self.nats += losses.double().sum().item()
-        self.count(predicted)
-
-    def add_sequences(self, output: Any, next_sentence_label: torch.Tensor) -> None:
-        flat = next_sentence_label.flatten()
-        labels = flat[flat != IGNORED]
-        logits = output.seq_relationship_logits.float().cpu()
-        if next_sentence_label.dim() == 1:
-            logits = logits[flat != IGNORED]
-        self.sequence_nats += nn.functional.cross_entropy(logits.double(), labels, reduction="sum").item()
-        self.num_correct += int((logits.argmax(-1) == labels).sum())
-        for label in (0, 1):
-            self.label_counts[label] += int((labels == label).sum())
-
-    def result(self) -> HeldOut:
-        if self.num_tokens == 0:
-            raise ValueError("predicted tokens (0) must be at least 1 in the held-out text; give more of it.")
-        pairs = sum(self.label_counts)
-        return HeldOut(
-            nats_per_token=self.nats / self.num_tokens,
-            bits_per_byte=self.nats / math.log(2) / self.num_bytes if self.num_bytes else None,
-            num_tokens=self.num_tokens,
-            next_sentence_loss=self.sequence_nats / pairs if pairs else None,
-            next_sentence_accuracy=self.num_correct / pairs if pairs else None,
-            next_sentence_majority=max(self.label_counts) / pairs if pairs else None,
-            num_sequences=pairs,
-        )
+def summed_loss(logits: torch.Tensor, labels: torch.Tensor) -> float:
+    """Add up the losses of labels [B, T] under logits [B, T, V], in nats; -100 is no label."""
+    is_predicted = labels != IGNORED
+    chosen = logits[is_predicted].float()  # [predicted tokens, V]
+    losses = nn.functional.cross_entropy(chosen, labels[is_predicted], reduction="none")
+    return losses.double().sum().item()
 
 
-def _first_rows(batches: Iterable[Batch], max_rows: int | None) -> Iterator[Batch]:
+def _own_loss(output: Any, num_tokens: int) -> float:
+    # The model's own mean is a float32 sum over the predicted positions, which alone go through the vocabulary.
+    mean = getattr(output, "masked_lm_loss", None)
+    mean = output.loss if mean is None else mean
+    return mean.double().item() * num_tokens
+
+
+def _sequence_sums(output: Any, next_sentence_label: torch.Tensor) -> tuple[float, int, int, int]:
+    flat = next_sentence_label.flatten()
+    labels = flat[flat != IGNORED]
+    logits = output.seq_relationship_logits.float().cpu()
+    if next_sentence_label.dim() == 1:
+        logits = logits[flat != IGNORED]
+    nats = nn.functional.cross_entropy(logits.double(), labels, reduction="sum").item()
+    counts = [int((labels == label).sum()) for label in (0, 1)]
+    return nats, int((logits.argmax(-1) == labels).sum()), counts[0], counts[1]
+
+
+def add_up(batches: Iterable[BatchSums]) -> HeldOut:
+    """Turn the sums of all batches, in their order, into means.
+
+    Raises:
+        ValueError: If the batches predict no token.
+    """
+    columns = zip(*batches, strict=True)
+    total = BatchSums(*map(sum, columns))
+    if total.num_tokens == 0:
+        raise ValueError("predicted tokens (0) must be at least 1 in the held-out text; give more of it.")
+    pairs = total.num_first + total.num_second
+    return HeldOut(
+        nats_per_token=total.nats / total.num_tokens,
+        bits_per_byte=total.nats / math.log(2) / total.num_bytes if total.num_bytes else None,
+        num_tokens=total.num_tokens,
+        next_sentence_loss=total.sequence_nats / pairs if pairs else None,
+        next_sentence_accuracy=total.num_correct / pairs if pairs else None,
+        next_sentence_majority=max(total.num_first, total.num_second) / pairs if pairs else None,
+        num_sequences=pairs,
+    )
+
+
+def first_rows(batches: Iterable[Batch], max_rows: int | None) -> Iterator[Batch]:
     """Iterate over batches until there were `max_rows` rows, the last batch cut short if need be."""
     left = max_rows
     for batch in batches:

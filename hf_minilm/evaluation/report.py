@@ -28,6 +28,7 @@ class RunFacts:
         seconds: Wall-clock time of the training.
         parameters: Parameters of the model, shared ones counted once.
         device: What it ran on.
+        skipped: Steps among them that left the weights as they were, as a loss or gradient was not finite.
     """
 
     objective: str
@@ -37,6 +38,7 @@ class RunFacts:
     seconds: float
     parameters: int
     device: str = "cpu"
+    skipped: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,8 @@ def _fact_lines(facts: RunFacts) -> Iterator[str]:
         f"{facts.steps:,} steps, {facts.tokens:,} tokens, {_duration(facts.seconds)} on {facts.device} "
         f"({speed:,.0f} tokens a second)"
     )
+    if facts.skipped:
+        yield from _wrapped(f"{facts.skipped:,} steps left out, as a loss or gradient was not finite")
 
 
 def _duration(seconds: float) -> str:

@@ -18,6 +18,7 @@ import contextlib
 import dataclasses
 import errno
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -60,6 +61,10 @@ class TrainingState:
         seconds: Seconds of training over all restarts.
         recipe: The whole recipe, from `recipe_to_dict`.
         losses: Plain values that the loop needs again, such as the best loss and its step; losses in nats.
+        skipped: Steps that left the weights as they were, as a loss or gradient was not finite.
+        skipped_in_a_row: How many of these were the last ones.
+        processes: How many processes trained together.
+        threads: With how many threads each, on a CPU; both decide the bits of what they compute. 0: not known.
     """
 
     step: int
@@ -67,6 +72,10 @@ class TrainingState:
     seconds: float
     recipe: dict[str, Any]
     losses: dict[str, Any] = dataclasses.field(default_factory=dict)
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+    processes: int = 1
+    threads: int = 0
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
@@ -164,9 +173,9 @@ def save_training_checkpoint(
 
     Raises:
         DiskFullError: If there is no room.
-        ValueError: If a weight or a loss is not finite: such a checkpoint could not be trained further.
+        ValueError: If a weight, a moment or a loss is not finite: such a checkpoint could not be trained further.
     """
-    _check_finite(model)
+    _check_finite(model, optimizer)
 
     def write(writing: Path) -> None:
         model.save_pretrained(writing)
@@ -359,11 +368,19 @@ def _find_file_damage(checkpoint: Path, name: str, expected: Mapping[str, Any]) 
         return f"{name} cannot be read ({error.strerror})"
 
 
-def _check_finite(model: nn.Module) -> None:
-    for name, parameter in model.named_parameters():
-        if not bool(torch.isfinite(parameter).all()):
+def _check_finite(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    weights = ((f"weights ({name})", parameter) for name, parameter in model.named_parameters())
+    moments = (
+        (f"{moment} of {names.get(id(parameter), 'a weight')}", value)
+        for parameter, state in optimizer.state.items()
+        for moment, value in state.items()
+        if isinstance(value, torch.Tensor)
+    )
+    for name, tensor in itertools.chain(weights, moments):
+        if not bool(torch.isfinite(tensor).all()):
             raise ValueError(
-                f"weights ({name}) must be finite to be saved; go back to the last checkpoint with a lower "
+                f"{name} must be finite to be saved; go back to the last checkpoint with a lower "
                 "optimizer.learning_rate."
             )
 

@@ -1,26 +1,23 @@
-"""Start and end of a training process: the processes asked for are the processes got, or nothing runs."""
+"""Start of a training process: the processes asked for are the processes got, or nothing runs."""
 
 import functools
 import os
-import sys
 import timeit
-from datetime import timedelta
 from typing import cast
 
 import torch
-import torch.distributed
 from accelerate import Accelerator, InitProcessGroupKwargs
 from transformers import PreTrainedConfig
 
 from ..model.configuration_minilm import MiniLMConfig
 from ..model.positions import build_positions
 from ..model.variable_length import VARIABLE_LENGTH
+from .processes import FIRST_STEP_TIMEOUT
+from .recipe import Recipe, check_divides
 
 LAUNCH_LINE = "torchrun --standalone --nproc_per_node {processes} -m hf_minilm.cli.main pretrain RECIPE.yaml"
 """The line that starts several processes on one machine, with GPUs or without."""
 
-# Tokenising a corpus is done by one process while the others wait.
-_LONGEST_WAIT = timedelta(hours=2)
 _LONGEST_ROW_FOR_EAGER = 256
 _WORTHWHILE_SPEEDUP = 1.5
 """Between the 0.8 of a Xeon, on which a step takes longer in bf16, and the 2.5 of an EPYC, on which it takes 0.6."""
@@ -33,6 +30,13 @@ def ask_for_reproducible_products() -> None:
     process. A wish of the user's own is left alone.
     """
     os.environ.setdefault("MKL_CBWR", "AUTO")
+
+
+def set_threads(recipe: Recipe) -> None:
+    """Compute with as many threads as a recipe says; one, where the bits must not depend on the number of processes."""
+    threads = recipe.training.threads or (1 if recipe.training.gradient_parts is not None else None)
+    if threads is not None:
+        torch.set_num_threads(threads)
 
 
 def start_accelerator(precision: str, *, trackers: tuple[str, ...], folder: str) -> Accelerator:
@@ -52,7 +56,7 @@ def start_accelerator(precision: str, *, trackers: tuple[str, ...], folder: str)
         mixed_precision="bf16" if precision == "bf16" else "no",
         log_with=list(trackers) or None,
         project_dir=folder,
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=_LONGEST_WAIT)],
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=FIRST_STEP_TIMEOUT)],
     )
     check_processes(accelerator.num_processes, asked, what="the launcher's WORLD_SIZE")
     return accelerator
@@ -67,6 +71,19 @@ def check_processes(running: int, asked: int, *, what: str) -> None:
     if running != asked:
         line = LAUNCH_LINE.format(processes=asked)
         raise ValueError(f"number of processes ({running}) must equal {what} ({asked}); start with: {line}")
+
+
+def check_number(recipe: Recipe, running: int) -> None:
+    """Make sure that a recipe can be carried out by the processes that run.
+
+    Raises:
+        ValueError: If they are not as many as it asks for, or cannot share out its rows or parts.
+    """
+    if recipe.training.processes is not None:
+        check_processes(running, recipe.training.processes, what="training.processes")
+    check_rows(recipe.training.batch_rows, num_processes=running)
+    if recipe.training.gradient_parts is not None:
+        check_divides(running, recipe.training.gradient_parts)
 
 
 def check_rows(batch_rows: int, *, num_processes: int) -> None:
@@ -136,15 +153,3 @@ def _looks_inside_sequences_alone(config: PreTrainedConfig) -> bool:
         return False
     has_bias = build_positions(config).is_added_to_scores
     return config.attention_dropout == 0 and not has_bias and cast(int, config.head_dim) % 8 == 0
-
-
-def end_process(code: int) -> None:
-    """Leave the group and the interpreter at once: gloo's threads sometimes abort an ordinary interpreter exit."""
-    if not torch.distributed.is_initialized():
-        return
-    if code == 0:
-        torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)

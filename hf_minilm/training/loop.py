@@ -1,6 +1,7 @@
 """The training loop: one step after the other, each a pure function of the weights, the seed and the step's number."""
 
 import contextlib
+import math
 import signal
 import sys
 import time
@@ -9,24 +10,24 @@ from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from ..data.objectives import Batch, Objective
+from ..data.objectives import Objective
 from ..data.order import RowKey, RowOrder, share
-from ..data.sequences import IGNORED
 from .checkpoint import TrainingState
+from .gradient import Losses, Part, add_up_gradient, count_labels, has_pairs, own_parts
 from .metrics import MetricsLog
 from .optimizer import set_learning_rate
+from .processes import Processes
 from .recipe import Recipe
 from .schedule import Budget, finished, learning_rate_factor, progress
 
 
 class NonFiniteError(FloatingPointError):
-    """A loss or gradient was NaN or infinite; the weights are those before the step."""
+    """Too many losses or gradients in a row were NaN or infinite; the weights are those before them."""
 
 
 class Stopped(Exception):  # noqa: N818 (not an error: the run was asked to stop, and is saved)
@@ -47,21 +48,25 @@ class Training:
 
     Attributes:
         recipe: The settings.
-        accelerator: The processes and devices.
+        accelerator: The devices.
+        processes: The processes.
         model: Wrapped by `accelerator.prepare`.
         optimizer: Likewise.
         objective: Rows into batches.
         metrics: Where the main process logs; None in the others.
-        evaluate: Measures the model on held-out text, on the main process; `held_out_loss` in nats.
+        describe_rows: Says for a person how the texts of some rows begin.
+        evaluate: Measures the model on held-out text, on all processes together; `held_out_loss` in nats.
         save: Writes a checkpoint of a state on the main process.
     """
 
     recipe: Recipe
     accelerator: Accelerator
+    processes: Processes
     model: torch.nn.Module
     optimizer: Any
     objective: Objective
     metrics: MetricsLog | None
+    describe_rows: Callable[[list[RowKey]], str]
     evaluate: Callable[[], dict[str, float]]
     save: Callable[[TrainingState], None]
 
@@ -82,7 +87,8 @@ def train(training: Training, state: TrainingState) -> TrainingState:
         Where it stands at the end; the last step is evaluated and saved.
 
     Raises:
-        NonFiniteError: If a loss or gradient is NaN or infinite.
+        NonFiniteError: If the losses or gradients of too many steps in a row are NaN or infinite.
+        ProcessLostError: If another process does not answer.
         Stopped: If SIGTERM or SIGINT asked for it, on any process.
     """
     settings = training.recipe.training
@@ -91,10 +97,10 @@ def train(training: Training, state: TrainingState) -> TrainingState:
     clock = time.monotonic() - state.seconds
     training.model.train()
     with stop_signals() as received, progress_bar(training, state) as bar:
-        batches = own_batches(training, order.rows(state.step), state.step)
+        first_step, parts = state.step, make_parts(training, order, state.step)
         while True:
             state = replace(state, seconds=time.monotonic() - clock)
-            agreed = agree(training.accelerator, batches, seconds=state.seconds, signal_number=received.number)
+            agreed = agree(training.processes, parts, seconds=state.seconds, signal_number=received.number)
             state = replace(state, seconds=agreed.seconds)
             done = finished(settings.budget, state.step, tokens=state.tokens, seconds=state.seconds)
             if state.step:
@@ -104,18 +110,30 @@ def train(training: Training, state: TrainingState) -> TrainingState:
             if agreed.signal_number:
                 raise Stopped(agreed.signal_number, state.step)
             rate, rows = set_rate(training, state), order.rows(state.step)
-            loss = add_up_gradient(training, batches, agreed, state.step)
+            losses = add_up_gradient(
+                training.model,
+                parts,
+                accelerator=training.accelerator,
+                processes=training.processes,
+                settings=settings,
+                step=state.step,
+                arguments=loss_arguments(training, parts, agreed),
+            )
             # A GPU is still computing, and the next step's batches are made meanwhile.
             begin = time.monotonic()
-            batches = own_batches(training, order.rows(state.step + 1), state.step + 1)
+            parts = make_parts(training, order, state.step + 1)
             if is_idle(training.accelerator.device):
                 bar.waited += time.monotonic() - begin
-            move_weights(training, state.step, rows=rows)
+            norm, broken = move_weights(training, losses)
             positions = settings.batch_rows * training.objective.positions_per_row
             state = replace(state, step=state.step + 1, tokens=state.tokens + positions)
+            counted = replace(state, skipped_in_a_row=0)
+            state = leave_out(training, state, rows=rows, broken=broken) if broken else counted
             bar.advance(state)
-            if state.step % settings.log_every == 0:
-                report_step(training, state, loss, rate=rate, bar=bar)
+            if state.step == first_step + 1:
+                training.processes.limit_silence(settings.timeout)
+            if state.step % settings.log_every == 0 and not broken:
+                report_step(training, state, losses, rate=rate, norm=norm, bar=bar)
 
 
 @dataclass
@@ -128,36 +146,17 @@ class Agreed:
     signal_number: int
 
 
-def agree(accelerator: Accelerator, batches: list[Batch], *, seconds: float, signal_number: int) -> Agreed:
+def agree(processes: Processes, parts: list[Part], *, seconds: float, signal_number: int) -> Agreed:
     """Add up the counts of all processes, and take the main one's clock and any one's stop signal."""
-    own = [predicted_tokens(batches), labelled_sequences(batches), seconds, signal_number]
-    gathered = torch.tensor([own], dtype=torch.float64)
-    if accelerator.num_processes > 1:  # alone, a GPU need not be waited for
-        gathered = accelerator.gather(gathered.to(accelerator.device)).cpu()
-    predicted, sequences = gathered[:, 0].sum(), gathered[:, 1].sum()
-    return Agreed(float(predicted), float(sequences), float(gathered[0, 2]), int(gathered[:, 3].max()))
+    everyones = processes.gather([*count_labels(parts), seconds, signal_number])
+    predicted, sequences = everyones[:, 0].sum(), everyones[:, 1].sum()
+    return Agreed(float(predicted), float(sequences), float(everyones[0, 2]), int(everyones[:, 3].max()))
 
 
-def predicted_tokens(batches: list[Batch]) -> int:
-    """Count the labels; causal ones already leave out each sequence's first token."""
-    return sum(int((batch["labels"] != IGNORED).sum()) for batch in batches)
-
-
-def labelled_sequences(batches: list[Batch]) -> int:
-    """Count the next-sentence labels."""
-    return sum(int((batch["next_sentence_label"] != IGNORED).sum()) for batch in batches if _has_order(batch))
-
-
-def _has_order(batch: Batch) -> bool:
-    return "next_sentence_label" in batch
-
-
-def own_batches(training: Training, rows: list[RowKey], step: int) -> list[Batch]:
-    """Make this process's micro-batches of a step, on the CPU."""
-    accelerator = training.accelerator
-    own = share(rows, accelerator.process_index, num_processes=accelerator.num_processes)
-    size = training.recipe.training.micro_batch_rows or len(own)
-    return [training.objective.batch(step, own[start : start + size]) for start in range(0, len(own), size)]
+def make_parts(training: Training, order: RowOrder, step: int) -> list[Part]:
+    """Make this process's parts of a step."""
+    settings = training.recipe.training
+    return own_parts(training.objective, settings, training.processes, rows=order.rows(step), step=step)
 
 
 def is_idle(device: torch.device) -> bool:
@@ -180,84 +179,81 @@ def set_rate(training: Training, state: TrainingState) -> float:
     return settings.learning_rate * factor
 
 
-def add_up_gradient(training: Training, batches: list[Batch], agreed: Agreed, step: int) -> dict[str, torch.Tensor]:
-    """Add up the gradient of all micro-batches and processes.
-
-    Returns:
-        This process's part of each loss; the parts of all processes add up to the step's.
-    """
-    accelerator, losses = training.accelerator, list[dict[str, torch.Tensor]]()
+def loss_arguments(training: Training, parts: list[Part], agreed: Agreed) -> dict[str, float]:
+    """Say by how much the model divides its summed losses, and how far it smooths the labels."""
     arguments: dict[str, float] = {"num_items_in_batch": agreed.predicted}
     smoothing = training.recipe.objective.label_smoothing
     if smoothing:
         arguments["label_smoothing"] = smoothing
-    if _has_order(batches[0]):
+    if has_pairs(parts[0].batches[0]):
         arguments["num_sequences_in_batch"] = agreed.sequences
-    for index, batch in enumerate(batches):
-        seed_dropout(training.recipe.training.seed, step, accelerator.process_index, index)
-        last = index == len(batches) - 1
-        with contextlib.nullcontext() if last else accelerator.no_sync(training.model):
-            outputs = training.model(**_on_device(batch, accelerator.device), **arguments)
-            # Data-parallel gradients are averaged over processes; each loss is already divided by all processes' count.
-            accelerator.backward(outputs.loss * accelerator.num_processes)
-        losses.append(_parts(outputs))
-    return {name: torch.stack([part[name] for part in losses]).sum() for name in losses[0]}
+    return arguments
 
 
-def _on_device(batch: Batch, device: torch.device) -> Batch:
-    """Copy a batch to a device; to a GPU from pinned memory, so that nothing waits for the copy."""
-    if device.type != "cuda":
-        return {name: values.to(device) for name, values in batch.items()}
-    return {name: values.pin_memory().to(device, non_blocking=True) for name, values in batch.items()}
+def move_weights(training: Training, losses: list[Losses]) -> tuple[float, list[int]]:
+    """Clip the gradient, move the weights once, and clear it; where something is not finite, only clear it.
 
-
-def move_weights(training: Training, step: int, *, rows: list[RowKey]) -> None:
-    """Clip the gradient, move the weights once, and clear it.
-
-    Raises:
-        NonFiniteError: If the gradient is not finite; the weights stay as they were.
+    Returns:
+        The gradient's norm before clipping, and the processes whose losses are not finite; all of them, where all
+        losses are finite and the gradient is not. Where there are such, the weights are as they were.
     """
     longest = training.recipe.optimizer.gradient_clip or float("inf")
     norm = training.accelerator.clip_grad_norm_(training.model.parameters(), longest)
-    if not bool(torch.isfinite(norm)):
-        training.optimizer.zero_grad()
-        raise NonFiniteError(_describe_non_finite(step, rows, float(norm)))
-    training.optimizer.step()
+    length, *own_losses = torch.stack([norm, *(part["loss"] for part in losses)]).tolist()
+    finite = training.processes.gather([all(map(math.isfinite, own_losses))])[:, 0].tolist()
+    broken = [process for process, is_finite in enumerate(finite) if not is_finite]
+    if not broken and not math.isfinite(length):
+        broken = list(range(training.processes.number))
+    if not broken:
+        training.optimizer.step()
     training.optimizer.zero_grad()
+    return length, broken
 
 
-def _parts(outputs: Any) -> dict[str, torch.Tensor]:
-    names = {"loss": "loss", "masked_lm_loss": "masked", "next_sentence_loss": "next_sentence"}
-    return {name: outputs[key].detach().float() for key, name in names.items() if outputs.get(key) is not None}
+def leave_out(training: Training, state: TrainingState, *, rows: list[RowKey], broken: list[int]) -> TrainingState:
+    """Count and report a step that did not move the weights.
 
+    Args:
+        training: What is trained.
+        state: Where the run stands after the step.
+        rows: The step's.
+        broken: Processes whose losses or gradient were not finite.
 
-def _describe_non_finite(step: int, rows: list[RowKey], norm: float) -> str:
-    shown = ", ".join(f"{row.epoch}:{row.row}" for row in rows[:8])
-    return (
-        f"gradient norm ({norm}) must be finite; step {step} with rows {shown}, ... (epoch:row); go on from the last "
-        "checkpoint with a lower optimizer.learning_rate, a longer optimizer.warmup_share, or training.precision=fp32."
-    )
-
-
-def seed_dropout(seed: int, step: int, process: int, micro_batch: int) -> None:
-    """Make dropout a function of where it happens, so that a resumed run drops the same features."""
-    torch.manual_seed(int(np.random.SeedSequence([seed, step, process, micro_batch]).generate_state(1, np.uint64)[0]))
+    Raises:
+        NonFiniteError: If more steps in a row than the recipe allows were left out.
+    """
+    num_processes, most = training.processes.number, training.recipe.training.most_skipped
+    suspects = [row for process in broken for row in share(rows, process, num_processes=num_processes)]
+    state = replace(state, skipped=state.skipped + 1, skipped_in_a_row=state.skipped_in_a_row + 1)
+    where = f"step {state.step - 1}, whose rows begin with {training.describe_rows(suspects)}"
+    if state.skipped_in_a_row > most:
+        raise NonFiniteError(
+            f"losses and gradients must be finite, and those of {state.skipped_in_a_row} steps in a row are not, the "
+            f"last of them {where} (training.most_skipped: {most}); go on from the last checkpoint with "
+            "--accept-changes and a lower optimizer.learning_rate, a longer optimizer.warmup_share, or "
+            "training.precision=fp32."
+        )
+    if training.metrics is not None:
+        training.metrics.write({"step": state.step, "tokens": state.tokens, "skipped_steps": state.skipped})
+        tqdm.write(f"left out: {where}: a loss or gradient is not finite; {state.skipped} so far", file=sys.stderr)
+    return state
 
 
 def report_step(
-    training: Training, state: TrainingState, losses: dict[str, torch.Tensor], *, rate: float, bar: "ProgressBar"
+    training: Training, state: TrainingState, losses: list[Losses], *, rate: float, norm: float, bar: "ProgressBar"
 ) -> None:
-    """Log a step's losses, added up over all processes."""
-    names = sorted(losses)
-    summed = training.accelerator.reduce(torch.stack([losses[name] for name in names]), reduction="sum").tolist()
+    """Log a step's losses, added up over all parts of all processes in their order."""
+    names = sorted(losses[0])
+    own = torch.tensor([[part[name].item() for name in names] for part in losses], dtype=torch.float64)
+    summed = torch.cat(training.processes.gather_rows(own)).sum(0).tolist()
     parts = dict(zip(names, summed, strict=True))
-    bar.show(parts)
+    bar.show(parts, skipped=state.skipped)
     if training.metrics is None:
         return
     line = {"step": state.step, "tokens": state.tokens, "seconds": round(state.seconds, 3)}
     speed = {"tokens_per_second": bar.speed, "waiting_share": bar.waiting_share}
-    training.metrics.write({**line, **_loss_names(parts), "learning_rate": rate, **speed})
-    training.accelerator.log({**_loss_names(parts), "learning_rate": rate}, step=state.step)
+    training.metrics.write({**line, **_loss_names(parts), "learning_rate": rate, "gradient_norm": norm, **speed})
+    training.accelerator.log({**_loss_names(parts), "learning_rate": rate, "gradient_norm": norm}, step=state.step)
 
 
 def _loss_names(parts: dict[str, float]) -> dict[str, float]:
@@ -292,22 +288,29 @@ def evaluate_and_save(
     return state
 
 
-def report_held_out(training: Training, state: TrainingState) -> float | None:
-    """Measure and log the held-out loss, unless this step's is logged already; None but on the main process."""
-    if training.metrics is None:
-        return None
-    for line in training.metrics.lines:
-        if line["step"] == state.step and "held_out_loss" in line:
-            return line["held_out_loss"]
+def logged_held_out_loss(training: Training, state: TrainingState) -> float:
+    """Look up the held-out loss of the last step on the main process; NaN if it was not measured."""
+    lines = training.metrics.lines if training.metrics is not None else []
+    found = [line["held_out_loss"] for line in lines if line["step"] == state.step and "held_out_loss" in line]
+    return found[-1] if found else math.nan
+
+
+def report_held_out(training: Training, state: TrainingState) -> float:
+    """Measure the held-out loss on all processes together, and log it; one that is logged is not measured again."""
+    known = float(training.processes.gather([logged_held_out_loss(training, state)])[0, 0])
+    if not math.isnan(known):
+        return known
     figures = training.evaluate()
-    training.metrics.write({"step": state.step, "tokens": state.tokens, "seconds": round(state.seconds, 3), **figures})
-    training.accelerator.log(figures, step=state.step)
+    if training.metrics is not None:
+        line = {"step": state.step, "tokens": state.tokens, "seconds": round(state.seconds, 3)}
+        training.metrics.write({**line, **figures})
+        training.accelerator.log(figures, step=state.step)
     return figures["held_out_loss"]
 
 
-def with_best(state: TrainingState, held_out_loss: float | None) -> TrainingState:
+def with_best(state: TrainingState, held_out_loss: float) -> TrainingState:
     """Note in a state that is about to be saved whether its held-out loss is the lowest of all that were saved."""
-    if held_out_loss is None or held_out_loss >= state.losses.get("best_held_out_loss", float("inf")):
+    if held_out_loss >= state.losses.get("best_held_out_loss", float("inf")):
         return state
     return replace(state, losses={"best_held_out_loss": held_out_loss, "best_step": state.step})
 
@@ -379,11 +382,12 @@ class ProgressBar:
         self.speed = round((state.tokens - self.start_tokens) / max(time.monotonic() - self.start, 1e-9), 1)
         self.bar.update(_share_done(self.budget, state) - self.bar.n)
 
-    def show(self, losses: dict[str, float]) -> None:
-        """Show the last losses, and how fast it goes."""
+    def show(self, losses: dict[str, float], *, skipped: int) -> None:
+        """Show the last losses, how fast it goes, and how many steps were left out, if any."""
         shown = {name: f"{value:.3f}" for name, value in sorted(losses.items())}
         speed = {"tokens/s": f"{self.speed:,.0f}", "waiting": f"{self.waiting_share:.1%}"}
-        self.bar.set_postfix({**shown, **speed}, refresh=False)
+        left_out = {"left out": skipped} if skipped else {}
+        self.bar.set_postfix({**shown, **speed, **left_out}, refresh=False)
 
 
 @contextlib.contextmanager

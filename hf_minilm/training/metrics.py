@@ -16,7 +16,7 @@ class MetricsLog:
 
     def __init__(self, path: Path, *, step: int) -> None:
         self.path = path
-        self.lines = [line for line in _read(path) if line["step"] <= step]
+        self.lines = [line for line in read_metrics(path) if line["step"] <= step]
         text = "".join(json.dumps(line) + "\n" for line in self.lines)
         path.write_text(text, encoding="utf-8")
 
@@ -27,8 +27,8 @@ class MetricsLog:
             file.write(json.dumps(line) + "\n")
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
-    # A killed run may leave half a line at the end.
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Read the lines of `metrics.jsonl`, as far as they are whole: a killed run may leave half a line at the end."""
     lines = []
     for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         try:

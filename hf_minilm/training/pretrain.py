@@ -4,17 +4,22 @@ import json
 import shutil
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
+import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from ..data.order import RowKey
+from ..data.sequences import IGNORED
 from ..data.tokenizer import token_bytes
-from ..evaluation.language_model import HeldOut, held_out
+from ..evaluation.language_model import BatchSums, HeldOut, add_up, first_rows, held_out, measure_batches
 from ..evaluation.minimal_pairs import minimal_pair_accuracy
 from ..evaluation.report import BetterCheckpoint, Report, RunFacts
 from ..evaluation.samples import (
@@ -37,17 +42,29 @@ from .checkpoint import (
     save_training_checkpoint,
 )
 from .compilation import compile_layers, resolve_compilation
-from .launch import check_processes, check_rows, resolve_attention, resolve_precision, start_accelerator
-from .loop import Training, report_held_out, train
+from .launch import check_number, resolve_attention, resolve_precision, set_threads, start_accelerator
+from .loop import Training, logged_held_out_loss, train
 from .metrics import MetricsLog, draw_loss_curve
 from .optimizer import build_optimizer, load_optimizer_state
 from .preparation import Data, build_config, build_model, model_class, open_corpus, prepare_data
+from .processes import Processes, end_with_launcher
 from .recipe import Recipe, describe_recipe, difference, load_recipe, recipe_to_dict
 from .run_lock import RunLock
 
 RECIPE_FILE = "recipe.yaml"
 REPORT_FILE = "report.txt"
 PROBES_EACH = 100
+CHANGEABLE = frozenset(
+    f"training.{name}"
+    for name in (
+        *("micro_batch_rows", "precision", "log_every", "save_every", "keep_last", "processes", "threads", "timeout"),
+        *("most_skipped", "attention", "compile", "vocabulary_loss"),
+    )
+) | {"data.cache_folder", "evaluation.translations", "evaluation.num_beams", "output.folder", "output.trackers"}
+"""Settings that may change while a run is under way: they say how it works, and only rounding depends on them."""
+_ROWS_SHOWN = 3
+_CHARACTERS_SHOWN = 60
+_NEVER_CHANGED = ("model.", "tokenizer.", "objective.name", "training.seed")
 TASKS: dict[str, Literal["fill-mask", "text-generation", "translation"]] = {
     "masked": "fill-mask",
     "causal": "text-generation",
@@ -57,8 +74,12 @@ TASKS: dict[str, Literal["fill-mask", "text-generation", "translation"]] = {
 PROMPTS = {"es": "El perro que", "en": "The keys to the"}
 
 
-def pretrain(recipe: Recipe) -> str:
+def pretrain(recipe: Recipe, *, accept_changes: bool = False) -> str:
     """Train what the recipe says, or go on with it where its folder's run stands.
+
+    Args:
+        recipe: What to do.
+        accept_changes: Whether to go on with a run whose recipe was another one; see `claim_folder`.
 
     Returns:
         The report, for a person to read; on processes other than the main one, nothing.
@@ -66,33 +87,37 @@ def pretrain(recipe: Recipe) -> str:
     Raises:
         ValueError: If the recipe cannot be carried out, or its folder holds another run.
         OSError: If a file cannot be read or written.
-        NonFiniteError: If a loss is NaN or infinite.
+        NonFiniteError: If the losses of too many steps in a row are NaN or infinite.
         Stopped: If a signal asked for it; the run is saved.
     """
     folder = recipe.output_folder
     build_config(recipe)
     open_corpus(recipe)
+    end_with_launcher()
+    set_threads(recipe)
     precision = resolve_precision(recipe.training.precision)
     accelerator = start_accelerator(precision, trackers=recipe.output.trackers, folder=str(folder))
-    if recipe.training.processes is not None:
-        check_processes(accelerator.num_processes, recipe.training.processes, what="training.processes")
-    check_rows(recipe.training.batch_rows, num_processes=accelerator.num_processes)
+    processes = Processes()
+    check_number(recipe, processes.number)
     with ExitStack() as stack:
-        if accelerator.is_main_process:
+        stack.enter_context(processes.naming_the_missing())
+        if processes.is_main:
             refuse_foreign_folder(folder)
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(RunLock(folder))
-            claim_folder(recipe, folder)
-            if (folder / REPORT_FILE).exists() and accelerator.num_processes == 1:
+            claim_folder(recipe, folder, accept_changes=accept_changes)
+            if (folder / REPORT_FILE).exists() and processes.number == 1:
                 return (folder / REPORT_FILE).read_text(encoding="utf-8") + _finished_line(folder)
             remove_leftovers(folder / "checkpoints")
         if not sys.stderr.isatty():
             transformers_logging.disable_progress_bar()
-        with accelerator.main_process_first():
-            data = prepare_data(recipe, folder, quiet=not accelerator.is_main_process)
-        training, state = _prepare_training(recipe, data, folder, accelerator)
+        with processes.main_first():
+            data = prepare_data(recipe, folder, quiet=not processes.is_main)
+        training, state = _prepare_training(recipe, data, folder, accelerator=accelerator, processes=processes)
         state = train(training, state)
-        return _finish(training, data, state, folder) if accelerator.is_main_process else ""
+        report = _finish(training, data, state, folder) if processes.is_main else ""
+        processes.wait()
+        return report
 
 
 def refuse_foreign_folder(folder: Path) -> None:
@@ -101,28 +126,51 @@ def refuse_foreign_folder(folder: Path) -> None:
         raise ValueError(f"output.folder ({folder}) must be new, and holds other files; choose another folder.")
 
 
-def claim_folder(recipe: Recipe, folder: Path) -> None:
+def claim_folder(recipe: Recipe, folder: Path, *, accept_changes: bool = False) -> None:
     """Write the recipe into a run's folder, or see that the folder's run has the same one.
 
-    A run that has saved nothing yet, as one that stopped at a bad byte of its corpus, gives way to the new recipe.
+    A run that has saved nothing yet, as one that stopped at a bad byte of its corpus, gives way to the new recipe. What
+    only says how the work is done may change at any time; see `CHANGEABLE`.
+
     Call it while holding the folder's lock.
+
+    Args:
+        recipe: The new one.
+        folder: The run's.
+        accept_changes: Whether the run may go on with another recipe; its model and tokenizer remain what they are.
 
     Raises:
         ValueError: If the folder holds another run.
     """
     path = folder / RECIPE_FILE
     if path.exists() and (list_checkpoints(folder / "checkpoints") or (folder / REPORT_FILE).exists()):
-        changed = difference(load_recipe(path), recipe)
-        if changed:
-            raise ValueError(
-                f"output.folder ({folder}) must be new or hold this same run, and differs in {changed[0]}; "
-                "choose another with --set output.folder=PATH, or delete it."
-            )
-        return
-    shutil.rmtree(folder / "tokenizer", ignore_errors=True)
+        changes = difference(load_recipe(path), recipe)
+        _check_changes(changes, folder, accept_changes=accept_changes)
+        if not changes:
+            return
+        print(f"changed: {'; '.join(changes.values())}", file=sys.stderr, flush=True)
+        if not all(field in CHANGEABLE for field in changes):
+            (folder / REPORT_FILE).unlink(missing_ok=True)  # a finished run goes on, with a larger budget for instance
+    else:
+        shutil.rmtree(folder / "tokenizer", ignore_errors=True)
     writing = folder / f".{RECIPE_FILE}"
     writing.write_text(describe_recipe(recipe), encoding="utf-8")
     writing.replace(path)
+
+
+def _check_changes(changes: dict[str, str], folder: Path, *, accept_changes: bool) -> None:
+    fixed = [change for field, change in changes.items() if field.startswith(_NEVER_CHANGED)]
+    if fixed:
+        raise ValueError(
+            f"output.folder ({folder}) must be new or hold this same run, and differs in {fixed[0]}; "
+            "choose another with --set output.folder=PATH, or delete it."
+        )
+    others = [change for field, change in changes.items() if field not in CHANGEABLE]
+    if others and not accept_changes:
+        raise ValueError(
+            f"output.folder ({folder}) must be new or hold this same run, and differs in {others[0]}; go on with the "
+            "changed recipe with --accept-changes, choose another folder with --set output.folder=PATH, or delete it."
+        )
 
 
 def _finished_line(folder: Path) -> str:
@@ -130,7 +178,7 @@ def _finished_line(folder: Path) -> str:
 
 
 def _prepare_training(
-    recipe: Recipe, data: Data, folder: Path, accelerator: Accelerator
+    recipe: Recipe, data: Data, folder: Path, *, accelerator: Accelerator, processes: Processes
 ) -> tuple[Training, TrainingState]:
     checkpoints = folder / "checkpoints"
     newest = newest_valid_checkpoint(checkpoints)
@@ -158,25 +206,31 @@ def _prepare_training(
     optimizer = build_optimizer(model, recipe.optimizer)
     if newest is not None:
         load_optimizer_state(newest, optimizer)
-    if accelerator.is_main_process:
+    before, state = state, replace(state, processes=processes.number, threads=torch.get_num_threads())
+    if processes.is_main:
         where = "from the start" if newest is None else f"resuming after step {state.step}"
         arithmetic = "bf16" if accelerator.mixed_precision == "bf16" else "fp32"
         compiled = ", compiled" if compiles else ""
-        settings = f"{arithmetic}, {attention} attention{compiled}, processes: {accelerator.num_processes}"
+        settings = f"{arithmetic}, {attention} attention{compiled}, {_workers(state)}"
+        if newest is not None and _workers(before) != _workers(state):
+            settings += f" (before: {_workers(before)}; the last bits differ)"
         _announce(model, data, recipe, f"{where}; {settings}")
     wrapped, prepared = accelerator.prepare(model, optimizer)
     if recipe.output.trackers:
         accelerator.init_trackers("hf_minilm", config={"recipe": json.dumps(recipe_to_dict(recipe))})
     sizes = token_bytes(data.tokenizer)
 
+    def describe_rows(rows: list[RowKey]) -> str:
+        return _beginnings(data, rows, step=state.step)
+
     def evaluate() -> dict[str, float]:
-        figures = measure(model, data, recipe, sizes, max_rows=recipe.evaluation.rows)
+        figures = measure_together(model, data, recipe, sizes, processes=processes)
         named = {"held_out_loss": figures.nats_per_token, "bits_per_byte": figures.bits_per_byte}
         named["next_sentence_accuracy"] = figures.next_sentence_accuracy
         return {name: value for name, value in named.items() if value is not None}
 
     def save(now: TrainingState) -> None:
-        if accelerator.is_main_process:
+        if processes.is_main:
             save_training_checkpoint(
                 checkpoints,
                 now,
@@ -187,8 +241,26 @@ def _prepare_training(
                 best_step=now.losses.get("best_step"),
             )
 
-    metrics = MetricsLog(folder / "metrics.jsonl", step=state.step) if accelerator.is_main_process else None
-    return Training(recipe, accelerator, wrapped, prepared, data.train, metrics, evaluate, save), state
+    metrics = MetricsLog(folder / "metrics.jsonl", step=state.step) if processes.is_main else None
+    training = Training(
+        recipe, accelerator, processes, wrapped, prepared, data.train, metrics, describe_rows, evaluate, save
+    )
+    return training, state
+
+
+def _workers(state: TrainingState) -> str:
+    return f"processes: {state.processes}, threads: {state.threads or 'not known'}"
+
+
+def _beginnings(data: Data, rows: list[RowKey], *, step: int) -> str:
+    """Show how the texts of the first of some rows begin, as a person can look for them."""
+    batch = data.train.batch(step, rows[:_ROWS_SHOWN])
+    ids, labels = batch["input_ids"], batch["labels"]
+    if ids.shape == labels.shape:
+        ids = torch.where(labels == IGNORED, ids, labels)  # what was masked
+    texts = data.tokenizer.batch_decode(ids, skip_special_tokens=True)
+    shown = ", ".join(f'"{" ".join(text[:_CHARACTERS_SHOWN].split())}..."' for text in texts)
+    return shown if len(rows) <= _ROWS_SHOWN else f"{shown} and {len(rows) - _ROWS_SHOWN} more"
 
 
 def _announce(model: PreTrainedModel, data: Data, recipe: Recipe, where: str) -> None:
@@ -208,6 +280,19 @@ def measure(
     """Measure the loss on held-out rows, in float32 whatever the run's precision."""
     batches = data.held_out.evaluation_batches(recipe.training.batch_rows)
     return held_out(model, batches, token_bytes=sizes, max_rows=max_rows)
+
+
+def measure_together(
+    model: PreTrainedModel, data: Data, recipe: Recipe, sizes: NDArray[np.int64], *, processes: Processes
+) -> HeldOut:
+    """Measure the loss on held-out rows, each batch on one of the processes; the same to the bit on any number."""
+    batches = first_rows(data.held_out.evaluation_batches(recipe.training.batch_rows), recipe.evaluation.rows)
+    own = measure_batches(model, islice(batches, processes.index, None, processes.number), token_bytes=sizes)
+    width = len(BatchSums._fields)
+    everyones = processes.gather_rows(torch.tensor(own, dtype=torch.float64).reshape(-1, width))
+    # Back into the order of the batches, of which process 0 has the first, process 1 the second, and so on.
+    rounds = zip_longest(*(theirs.tolist() for theirs in everyones))
+    return add_up(BatchSums(*sums) for turn in rounds for sums in turn if sums is not None)
 
 
 def _finish(training: Training, data: Data, state: TrainingState, folder: Path) -> str:
@@ -277,10 +362,10 @@ def _samples(training: Training, data: Data) -> dict[str, Any]:
 
 def _better_checkpoint(training: Training, state: TrainingState, checkpoints: Path) -> BetterCheckpoint | None:
     best_step = state.losses.get("best_step", state.step)
-    last = report_held_out(training, state)
-    if best_step == state.step or last is None:
+    if best_step == state.step:
         return None
-    return BetterCheckpoint(str(checkpoint_path(checkpoints, best_step)), state.losses["best_held_out_loss"], last)
+    best, last = state.losses["best_held_out_loss"], logged_held_out_loss(training, state)
+    return BetterCheckpoint(str(checkpoint_path(checkpoints, best_step)), best, last)
 
 
 def _facts(training: Training, data: Data, state: TrainingState) -> RunFacts:
@@ -295,6 +380,7 @@ def _facts(training: Training, data: Data, state: TrainingState) -> RunFacts:
         seconds=state.seconds,
         parameters=training.bare_model.num_parameters(),
         device=str(training.accelerator.device),
+        skipped=state.skipped,
     )
 
 

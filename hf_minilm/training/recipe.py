@@ -156,6 +156,13 @@ class TrainingSettings:
     micro_batch_rows: int | None = _setting(
         None, "Most rows a process puts through the model at once; null is its whole share of the step.", least=1
     )
+    gradient_parts: int | None = _setting(
+        None,
+        "Divides a step into so many parts, a power of 2, whose gradients are added up in a fixed order: the same bits "
+        "on any number of processes that divides it; null is the fastest order.",
+        least=1,
+        most=2**16,
+    )
     precision: Literal["auto", "fp32", "bf16"] = _setting(
         "auto", "Arithmetic; auto is bf16 where the device is fast at it."
     )
@@ -167,6 +174,21 @@ class TrainingSettings:
     keep_last: int = _setting(2, "Newest checkpoints to keep.", least=1)
     processes: int | None = _setting(
         None, "Processes the run must have, or it stops at once; null takes what the launcher gives.", least=1
+    )
+    threads: int | None = _setting(
+        None,
+        "Threads of a process on a CPU, which decide the last bits; null takes what the environment gives, and 1 with "
+        "gradient_parts.",
+        least=1,
+        most=4096,
+    )
+    timeout: float = _setting(
+        120.0,
+        "Seconds after which a process that does not answer is given up; 600 in its first step.",
+        least=1.0,
+    )
+    most_skipped: int = _setting(
+        3, "Steps in a row that may be left out, as a loss or gradient is not finite, before the run stops.", least=0
     )
     attention: Literal["auto", "sdpa", "eager", "minilm_varlen"] = _setting(
         "auto",
@@ -337,6 +359,23 @@ class Recipe:
                 f"training.processes ({processes}) must be at most training.batch_rows ({rows}); "
                 "give every process a row."
             )
+        self._check_parts()
+
+    def _check_parts(self) -> None:
+        parts, rows, processes = self.training.gradient_parts, self.training.batch_rows, self.training.processes
+        if parts is None:
+            return
+        if parts & (parts - 1):
+            raise ValueError(
+                f"training.gradient_parts ({parts}) must be a power of 2, so that they add up two by two; try "
+                f"{2 ** (parts.bit_length() - 1)}."
+            )
+        if parts > rows:
+            raise ValueError(
+                f"training.gradient_parts ({parts}) must be at most training.batch_rows ({rows}); lower it."
+            )
+        if processes is not None:
+            check_divides(processes, parts)
 
     def _check_effect(self) -> None:
         causes = self._without_effect()
@@ -368,6 +407,19 @@ class Recipe:
         if self.optimizer.schedule in ("constant", "noam"):
             causes["optimizer.final_share"] = f"optimizer.schedule {self.optimizer.schedule}"
         return causes
+
+
+def check_divides(processes: int, parts: int) -> None:
+    """Make sure that every process has as many parts of a step.
+
+    Raises:
+        ValueError: If the number of processes does not divide that of the parts.
+    """
+    if parts % processes:
+        raise ValueError(
+            f"number of processes ({processes}) must divide training.gradient_parts ({parts}); start 1, 2, 4 ... "
+            "processes, at most as many as parts."
+        )
 
 
 _ONLY_WITH_OBJECTIVES: dict[tuple[str, ...], tuple[str, ...]] = {
@@ -445,13 +497,13 @@ def recipe_to_dict(recipe: Recipe) -> Sections:
     return tree
 
 
-def difference(before: Recipe, after: Recipe) -> list[str]:
-    """List the fields that differ, each as `section.field: before -> after`, in the order of the sections."""
-    return [
-        f"{section}.{item.name}: {write_inline(_plain(old))} -> {write_inline(_plain(new))}"
+def difference(before: Recipe, after: Recipe) -> dict[str, str]:
+    """Map the fields that differ to `section.field: before -> after`, in the order of the sections."""
+    return {
+        f"{section}.{item.name}": f"{section}.{item.name}: {write_inline(_plain(old))} -> {write_inline(_plain(new))}"
         for (section, item, old), (_, _, new) in zip(_fields(before), _fields(after), strict=True)
         if old != new
-    ]
+    }
 
 
 def describe_recipe(recipe: Recipe | None = None) -> str:

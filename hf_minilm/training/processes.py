@@ -1,0 +1,162 @@
+"""The processes of a run: how they agree, wait for one another, and say which of them is missing.
+
+What they tell each other here are a few numbers, which travel from memory to memory over gloo even where gradients
+travel between GPUs: no process waits for its GPU in order to say that it was asked to stop.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed
+from torch.distributed import distributed_c10d
+
+FIRST_STEP_TIMEOUT = timedelta(minutes=10)
+"""How long a process may be silent before its first step is done, as it compiles the layers then."""
+
+# One process tokenises a corpus, or writes the report, while the others wait.
+_LONGEST_WAIT = timedelta(hours=2)
+_ROLL_CALL_SECONDS = 3.0
+_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
+
+
+class ProcessLostError(OSError):
+    """Another process of the run died, froze, or can no longer be reached."""
+
+
+class Processes:
+    """The processes that train together; one alone agrees with itself at once.
+
+    Call it on every process, after they have joined.
+
+    Attributes:
+        index: This one's number, from 0; 0 is the main one, which writes.
+        number: How many there are.
+    """
+
+    def __init__(self) -> None:
+        together = torch.distributed.is_initialized()
+        self.index = torch.distributed.get_rank() if together else 0
+        self.number = torch.distributed.get_world_size() if together else 1
+        self._prompt: Any = None
+        self._patient: Any = None
+        if self.number > 1:
+            self._prompt = torch.distributed.new_group(backend="gloo", timeout=FIRST_STEP_TIMEOUT)
+            self._patient = torch.distributed.new_group(backend="gloo", timeout=_LONGEST_WAIT)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the one that writes."""
+        return self.index == 0
+
+    def limit_silence(self, seconds: float) -> None:
+        """Say how long a process may be silent from now on, before the others give it up."""
+        for group in (self._prompt, torch.distributed.group.WORLD if self.number > 1 else None):
+            if group is not None:
+                distributed_c10d._set_pg_timeout(timedelta(seconds=seconds), group)
+
+    def gather(self, numbers: Sequence[float]) -> torch.Tensor:
+        """Give all processes everyone's numbers, as many each, as float64 [processes, numbers]."""
+        own = torch.tensor(list(numbers), dtype=torch.float64)
+        if self.number == 1:
+            return own[None]
+        everyones = [torch.empty_like(own) for _ in range(self.number)]
+        torch.distributed.all_gather(everyones, own, group=self._prompt)
+        return torch.stack(everyones)
+
+    def gather_rows(self, rows: torch.Tensor) -> list[torch.Tensor]:
+        """Give all processes everyone's rows, float64 [rows, width], of which each may have another number."""
+        if self.number == 1:
+            return [rows]
+        counts = self.gather([len(rows)])[:, 0].long().tolist()
+        padded = torch.zeros(max(counts), rows.shape[1], dtype=torch.float64)
+        padded[: len(rows)] = rows
+        everyones = [torch.empty_like(padded) for _ in range(self.number)]
+        torch.distributed.all_gather(everyones, padded, group=self._prompt)
+        return [theirs[:count] for theirs, count in zip(everyones, counts, strict=True)]
+
+    def wait(self) -> None:
+        """Wait until all have come here, for hours if need be."""
+        if self.number > 1:
+            torch.distributed.barrier(self._patient)
+
+    @contextlib.contextmanager
+    def main_first(self) -> Iterator[None]:
+        """Let the main process go through a block before the others do, for as long as it takes."""
+        if not self.is_main:
+            self.wait()
+        yield
+        if self.is_main:
+            self.wait()
+
+    @contextlib.contextmanager
+    def naming_the_missing(self) -> Iterator[None]:
+        """Turn a broken or timed-out exchange into an error that says which processes do not answer.
+
+        Raises:
+            ProcessLostError: If an exchange inside failed.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            if self.number == 1 or not _is_of_an_exchange(error):
+                raise
+            raise ProcessLostError(
+                f"processes of the run ({self.number}) must all answer, and {self._missing()} did not; "
+                "start all again with the same command: the run goes on from its last checkpoint."
+            ) from error
+
+    def _missing(self) -> str:
+        """Call the roll: who is alive meets the same error now, and says so in the launcher's store."""
+        present: set[int] = set()
+        # The store may itself be in a process that froze.
+        caller = threading.Thread(target=self._call_roll, args=(present,), daemon=True)
+        caller.start()
+        caller.join(_ROLL_CALL_SECONDS + 1)
+        if self.index not in present:
+            return "process 0 or the launcher"
+        missing = sorted(set(range(self.number)) - present)
+        return f"process {', '.join(map(str, missing))}" if missing else "one, for a while,"
+
+    def _call_roll(self, present: set[int]) -> None:
+        names = {number: f"hf_minilm/present/{number}" for number in range(self.number)}
+        with contextlib.suppress(RuntimeError):
+            store = distributed_c10d._get_default_store()
+            store.set(names[self.index], "yes")
+            deadline = time.monotonic() + _ROLL_CALL_SECONDS
+            while len(present) < self.number and time.monotonic() < deadline:
+                present.update(number for number, name in names.items() if store.check([name]))
+                time.sleep(0.05)
+
+
+def _is_of_an_exchange(error: RuntimeError) -> bool:
+    """Tell an error of the network from one of this process's own; gloo's have no class."""
+    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
+
+
+def end_with_launcher() -> None:
+    """Ask the kernel to stop this process when its launcher dies, so that it does not write on as an orphan.
+
+    It gets SIGTERM, as from a user, and saves. Nothing happens without a launcher, or where there is no such call.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ and sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PARENT_DEATH_SIGNAL, signal.SIGTERM)
+
+
+def end_process(code: int) -> None:
+    """Leave the interpreter at once after several processes: gloo's threads sometimes abort its usual end."""
+    if not torch.distributed.is_initialized():
+        return
+    if code == 0:  # otherwise others may be gone, for whom this would wait
+        torch.distributed.destroy_process_group()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,144 @@
+"""What the loop does where something goes wrong: numbers that are not finite, and a recipe that changed."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from hf_minilm.cli.main import main
+from hf_minilm.data.world import World
+from hf_minilm.training import loop
+from hf_minilm.training.checkpoint import list_checkpoints, load_training_state
+
+SETTINGS = {
+    "data.sequence_length": 32,
+    "model.overrides": {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2},
+    "objective.next_sentence": False,
+    "training.batch_rows": 4,
+    "training.log_every": 1,
+    "training.budget": "8steps",
+    "training.save_every": "1steps",
+    "training.keep_last": 99,
+    "training.compile": "no",
+    "evaluation.every": "never",
+    "evaluation.rows": 8,
+}
+
+
+@pytest.fixture
+def pretrain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Run `hf-minilm pretrain` in this process on a small corpus, in a folder of a given name."""
+    monkeypatch.setenv("HF_MINILM_CACHE", str(tmp_path / "cache"))
+    lines = [json.dumps({"text": document.text}) for document in World(("es", "en")).documents(60)]
+    (tmp_path / "stories.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    def run(name: str, *words: str, **settings: Any) -> int:
+        fixed = {"data.corpus": str(tmp_path / "stories.jsonl"), "output.folder": str(tmp_path / name)}
+        merged = {**SETTINGS, **fixed, **{key.replace("__", "."): value for key, value in settings.items()}}
+        return main(["pretrain", *words, *(f"--set={key}={json.dumps(value)}" for key, value in merged.items())])
+
+    return run
+
+
+@pytest.fixture
+def poison(monkeypatch: pytest.MonkeyPatch):
+    """Make a gradient NaN or infinite, or a loss, at some steps."""
+    add_up_gradient = loop.add_up_gradient
+
+    def at(steps: set[int], *, value: float = math.nan, loss_alone: bool = False) -> None:
+        def poisoned(model: torch.nn.Module, parts: Any, *, step: int, **arguments: Any) -> Any:
+            losses = add_up_gradient(model, parts, step=step, **arguments)
+            if step in steps:
+                if loss_alone:
+                    losses[0]["loss"] = torch.tensor(value)
+                else:
+                    next(each.grad for each in model.parameters() if each.grad is not None).flatten()[3] = value
+            return losses
+
+        monkeypatch.setattr(loop, "add_up_gradient", poisoned)
+
+    return at
+
+
+def weights(folder: Path, step: int) -> dict[str, torch.Tensor]:
+    return load_file(folder / "checkpoints" / f"checkpoint-{step}" / "model.safetensors")
+
+
+def are_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(first[name], second[name]) for name in first.keys() | second.keys())
+
+
+@pytest.mark.parametrize(
+    "kind", [{"value": math.nan}, {"value": -math.inf}, {"loss_alone": True}], ids=["nan", "infinite", "loss"]
+)
+def test_a_step_that_is_not_finite_moves_nothing_and_is_counted(
+    pretrain, poison, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: dict[str, Any]
+) -> None:
+    poison({3, 5}, **kind)
+    assert pretrain("run") == 0
+    folder = tmp_path / "run"
+    assert are_equal(weights(folder, 3), weights(folder, 4))
+    assert are_equal(weights(folder, 5), weights(folder, 6))
+    assert not are_equal(weights(folder, 4), weights(folder, 5))
+    states = [load_training_state(path) for path in list_checkpoints(folder / "checkpoints")]
+    assert [state.skipped for state in states] == [0, 0, 0, 1, 1, 2, 2, 2]
+    assert [state.skipped_in_a_row for state in states] == [0, 0, 0, 1, 0, 1, 0, 0]
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "skipped_steps" in line] == [4, 6]
+    said = capsys.readouterr()
+    assert "left out: step 3, whose rows begin with" in said.err
+    assert "2 steps left out" in said.out
+
+
+def test_too_many_steps_in_a_row_that_are_not_finite_end_the_run_in_one_line(
+    pretrain, poison, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    poison({3, 4, 5})
+    assert pretrain("run", training__most_skipped=2) == 2
+    last = [line for line in capsys.readouterr().err.splitlines() if line.startswith("hf-minilm: ")]
+    assert len(last) == 1
+    assert "those of 3 steps in a row are not, the last of them step 5" in last[0]
+    assert "optimizer.learning_rate" in last[0]
+    newest = list_checkpoints(tmp_path / "run" / "checkpoints")[-1]
+    assert newest.name == "checkpoint-5"
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in load_file(newest / "model.safetensors").values())
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in load_file(newest / "optimizer.safetensors").values())
+
+
+def test_a_run_goes_on_with_a_changed_way_of_working_and_says_so(
+    pretrain, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert pretrain("run") == 0
+    assert pretrain("run", training__micro_batch_rows=2, training__save_every="never") == 0
+    said = capsys.readouterr()
+    assert "changed: training.micro_batch_rows: null -> 2; training.save_every: 1steps -> never" in said.err
+    assert "finished before" in said.out
+    assert "micro_batch_rows: 2" in (tmp_path / "run" / "recipe.yaml").read_text(encoding="utf-8")
+
+
+def test_a_finished_run_goes_on_with_a_larger_budget_if_changes_are_accepted(
+    pretrain, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    constant = {"optimizer__schedule": "constant", "optimizer__warmup_share": 0.0}
+    assert pretrain("run", **constant) == 0
+    assert pretrain("run", **constant, training__budget="12steps") == 2
+    assert "--accept-changes" in capsys.readouterr().err
+    assert pretrain("run", "--accept-changes", **constant, training__budget="12steps") == 0
+    assert "resuming after step 8" in capsys.readouterr().err
+    assert pretrain("whole", **constant, training__budget="12steps") == 0
+    assert are_equal(weights(tmp_path / "run", 12), weights(tmp_path / "whole", 12))
+
+
+@pytest.mark.parametrize(
+    "changed", [{"training__seed": 1}, {"model__preset": "bert"}, {"tokenizer__lowercase": True}], ids=str
+)
+def test_another_model_tokenizer_or_seed_is_another_run_whatever_is_accepted(
+    pretrain, capsys: pytest.CaptureFixture[str], changed: dict[str, Any]
+) -> None:
+    assert pretrain("run") == 0
+    assert pretrain("run", "--accept-changes", **changed) == 2
+    assert "must be new or hold this same run" in capsys.readouterr().err
