@@ -23,6 +23,7 @@ from .metrics import MetricsLog
 from .optimizer import set_learning_rate
 from .recipe import Recipe
 from .schedule import Budget, finished, learning_rate_factor, progress
+from .sharding import WholeModel
 
 
 class NonFiniteError(FloatingPointError):
@@ -53,7 +54,8 @@ class Training:
         objective: Rows into batches.
         metrics: Where the main process logs; None in the others.
         evaluate: Measures the model on held-out text, on the main process; `held_out_loss` in nats.
-        save: Writes a checkpoint of a state on the main process.
+        save: Writes a checkpoint of a state on the main process; called on all.
+        whole: The plain model beside a sharded one; None: each process has a whole model.
     """
 
     recipe: Recipe
@@ -64,11 +66,16 @@ class Training:
     metrics: MetricsLog | None
     evaluate: Callable[[], dict[str, float]]
     save: Callable[[TrainingState], None]
+    whole: WholeModel | None = None
 
     @property
     def bare_model(self) -> PreTrainedModel:
-        """The model without what Accelerate put around it."""
-        return self.accelerator.unwrap_model(self.model)
+        """The model without what Accelerate put around it; of a sharded one, the plain model, to be gathered first."""
+        return self.accelerator.unwrap_model(self.model) if self.whole is None else self.whole.model
+
+    def gathered(self) -> contextlib.AbstractContextManager[None]:
+        """Hold all weights in `bare_model`. All processes enter it."""
+        return contextlib.nullcontext() if self.whole is None else self.whole.gathered(self.model)
 
 
 def train(training: Training, state: TrainingState) -> TrainingState:
@@ -283,12 +290,16 @@ def evaluate_and_save(
         The state, with the best checkpoint so far.
     """
     saving = saves.due(state) or done
-    if evaluations.due(state) or done or (saving and evaluations.every is not None):
-        held_out_loss = report_held_out(training, state)
-        if saving:
-            state = with_best(state, held_out_loss)
-    if saving or agreed.signal_number:
-        training.save(state)
+    evaluating = evaluations.due(state) or done or (saving and evaluations.every is not None)
+    if not (saving or evaluating or agreed.signal_number):
+        return state
+    with training.gathered():
+        if evaluating:
+            held_out_loss = report_held_out(training, state)
+            if saving:
+                state = with_best(state, held_out_loss)
+        if saving or agreed.signal_number:
+            training.save(state)
     return state
 
 

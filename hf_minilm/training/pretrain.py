@@ -44,10 +44,12 @@ from .optimizer import build_optimizer, load_optimizer_state
 from .preparation import Data, build_config, build_model, model_class, open_corpus, prepare_data
 from .recipe import Recipe, describe_recipe, difference, load_recipe, recipe_to_dict
 from .run_lock import RunLock
+from .sharding import WholeModel, shard_model, shares_out
 
 RECIPE_FILE = "recipe.yaml"
 REPORT_FILE = "report.txt"
 PROBES_EACH = 100
+PARALLELISM = "training.parallelism:"
 TASKS: dict[str, Literal["fill-mask", "text-generation", "translation"]] = {
     "masked": "fill-mask",
     "causal": "text-generation",
@@ -77,6 +79,7 @@ def pretrain(recipe: Recipe) -> str:
     if recipe.training.processes is not None:
         check_processes(accelerator.num_processes, recipe.training.processes, what="training.processes")
     check_rows(recipe.training.batch_rows, num_processes=accelerator.num_processes)
+    shares_out(recipe.training.parallelism, num_processes=accelerator.num_processes)
     with ExitStack() as stack:
         if accelerator.is_main_process:
             refuse_foreign_folder(folder)
@@ -92,7 +95,8 @@ def pretrain(recipe: Recipe) -> str:
             data = prepare_data(recipe, folder, quiet=not accelerator.is_main_process)
         training, state = _prepare_training(recipe, data, folder, accelerator)
         state = train(training, state)
-        return _finish(training, data, state, folder) if accelerator.is_main_process else ""
+        with training.gathered():
+            return _finish(training, data, state, folder) if accelerator.is_main_process else ""
 
 
 def refuse_foreign_folder(folder: Path) -> None:
@@ -105,14 +109,15 @@ def claim_folder(recipe: Recipe, folder: Path) -> None:
     """Write the recipe into a run's folder, or see that the folder's run has the same one.
 
     A run that has saved nothing yet, as one that stopped at a bad byte of its corpus, gives way to the new recipe.
-    Call it while holding the folder's lock.
+    Call it while holding the folder's lock. What may differ is `training.parallelism`.
 
     Raises:
         ValueError: If the folder holds another run.
     """
     path = folder / RECIPE_FILE
     if path.exists() and (list_checkpoints(folder / "checkpoints") or (folder / REPORT_FILE).exists()):
-        changed = difference(load_recipe(path), recipe)
+        # A checkpoint does not know how many processes there were, nor what each of them held.
+        changed = [each for each in difference(load_recipe(path), recipe) if not each.startswith(PARALLELISM)]
         if changed:
             raise ValueError(
                 f"output.folder ({folder}) must be new or hold this same run, and differs in {changed[0]}; "
@@ -153,8 +158,13 @@ def _prepare_training(
         budget=recipe.training.budget,
         positions_per_step=recipe.training.batch_rows * data.train.positions_per_row,
     )
+    is_sharded = shares_out(recipe.training.parallelism, num_processes=accelerator.num_processes)
+    whole = WholeModel(model.to(accelerator.device)) if is_sharded else None
+    bare = model if whole is None else whole.model
     if compiles:
         compile_layers(model)
+    if is_sharded:
+        shard_model(model, accelerator.device, num_processes=accelerator.num_processes)
     optimizer = build_optimizer(model, recipe.optimizer)
     if newest is not None:
         load_optimizer_state(newest, optimizer)
@@ -162,33 +172,39 @@ def _prepare_training(
         where = "from the start" if newest is None else f"resuming after step {state.step}"
         arithmetic = "bf16" if accelerator.mixed_precision == "bf16" else "fp32"
         compiled = ", compiled" if compiles else ""
-        settings = f"{arithmetic}, {attention} attention{compiled}, processes: {accelerator.num_processes}"
-        _announce(model, data, recipe, f"{where}; {settings}")
-    wrapped, prepared = accelerator.prepare(model, optimizer)
+        sharing = ", model shared out" if is_sharded else ""
+        settings = f"{arithmetic}, {attention} attention{compiled}, processes: {accelerator.num_processes}{sharing}"
+        _announce(bare, data, recipe, f"{where}; {settings}")
+    # Nothing is to be wrapped around a sharded model, as around one that is only evaluated.
+    wrapped = accelerator.prepare_model(model, evaluation_mode=is_sharded)
+    prepared = accelerator.prepare_optimizer(optimizer)
     if recipe.output.trackers:
         accelerator.init_trackers("hf_minilm", config={"recipe": json.dumps(recipe_to_dict(recipe))})
     sizes = token_bytes(data.tokenizer)
 
     def evaluate() -> dict[str, float]:
-        figures = measure(model, data, recipe, sizes, max_rows=recipe.evaluation.rows)
+        figures = measure(bare, data, recipe, sizes, max_rows=recipe.evaluation.rows)
         named = {"held_out_loss": figures.nats_per_token, "bits_per_byte": figures.bits_per_byte}
         named["next_sentence_accuracy"] = figures.next_sentence_accuracy
         return {name: value for name, value in named.items() if value is not None}
 
     def save(now: TrainingState) -> None:
-        if accelerator.is_main_process:
+        is_main, full = accelerator.is_main_process, optimizer
+        if whole is not None:
+            full = whole.gather_optimizer(optimizer, recipe.optimizer, keeps=is_main)
+        if is_main:
             save_training_checkpoint(
                 checkpoints,
                 now,
-                model=model,
+                model=bare,
                 tokenizer=data.tokenizer,
-                optimizer=optimizer,
+                optimizer=full,
                 keep_last=recipe.training.keep_last,
                 best_step=now.losses.get("best_step"),
             )
 
     metrics = MetricsLog(folder / "metrics.jsonl", step=state.step) if accelerator.is_main_process else None
-    return Training(recipe, accelerator, wrapped, prepared, data.train, metrics, evaluate, save), state
+    return Training(recipe, accelerator, wrapped, prepared, data.train, metrics, evaluate, save, whole), state
 
 
 def _announce(model: PreTrainedModel, data: Data, recipe: Recipe, where: str) -> None:

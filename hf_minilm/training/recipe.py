@@ -168,6 +168,10 @@ class TrainingSettings:
     processes: int | None = _setting(
         None, "Processes the run must have, or it stops at once; null takes what the launcher gives.", least=1
     )
+    parallelism: Literal["data", "sharded"] = _setting(
+        "data",
+        "What several processes hold: the whole model each, or weights, gradients and moments shared out (FSDP2).",
+    )
     attention: Literal["auto", "sdpa", "eager", "minilm_varlen"] = _setting(
         "auto",
         "Attention kernel; eager is the written-out formula, minilm_varlen never looks across sequences, auto is the "
