@@ -140,18 +140,9 @@ def _prepare_training(
     checkpoints = folder / "checkpoints"
     newest = newest_valid_checkpoint(checkpoints)
     state = TrainingState(step=0, tokens=0, seconds=0.0, recipe=recipe_to_dict(recipe))
-    attention = resolve_attention(
-        recipe.training.attention,
-        precision=accelerator.mixed_precision,
-        row_length=recipe.data.sequence_length,
-        config=build_config(recipe, data.tokenizer),
-    )
-    if newest is None:
-        model = build_model(recipe, data.tokenizer, attention=attention)
-    else:
+    if newest is not None:
         state = load_training_state(newest)
-        model = model_class(recipe).from_pretrained(newest, attn_implementation=attention)
-    cast(Any, model).vocabulary_loss = recipe.training.vocabulary_loss
+    model = _open_model(recipe, data, newest, precision=accelerator.mixed_precision)
     compiles = resolve_compilation(
         recipe.training.compile,
         precision=accelerator.mixed_precision,
@@ -170,11 +161,7 @@ def _prepare_training(
         load_optimizer_state(newest, optimizer)
     if accelerator.is_main_process:
         where = "from the start" if newest is None else f"resuming after step {state.step}"
-        arithmetic = "bf16" if accelerator.mixed_precision == "bf16" else "fp32"
-        compiled = ", compiled" if compiles else ""
-        sharing = ", model shared out" if is_sharded else ""
-        settings = f"{arithmetic}, {attention} attention{compiled}, processes: {accelerator.num_processes}{sharing}"
-        _announce(bare, data, recipe, f"{where}; {settings}")
+        _announce(bare, data, recipe, f"{where}; {_describe_settings(recipe, accelerator, bare, compiles=compiles)}")
     # Nothing is to be wrapped around a sharded model, as around one that is only evaluated.
     wrapped = accelerator.prepare_model(model, evaluation_mode=is_sharded)
     prepared = accelerator.prepare_optimizer(optimizer)
@@ -205,6 +192,32 @@ def _prepare_training(
 
     metrics = MetricsLog(folder / "metrics.jsonl", step=state.step) if accelerator.is_main_process else None
     return Training(recipe, accelerator, wrapped, prepared, data.train, metrics, evaluate, save, whole), state
+
+
+def _open_model(recipe: Recipe, data: Data, newest: Path | None, *, precision: str) -> PreTrainedModel:
+    """Build the model with its first weights, or read it from a checkpoint."""
+    attention = resolve_attention(
+        recipe.training.attention,
+        precision=precision,
+        row_length=recipe.data.sequence_length,
+        config=build_config(recipe, data.tokenizer),
+    )
+    if newest is None:
+        model = build_model(recipe, data.tokenizer, attention=attention)
+    else:
+        model = model_class(recipe).from_pretrained(newest, attn_implementation=attention)
+    cast(Any, model).vocabulary_loss = recipe.training.vocabulary_loss
+    return model
+
+
+def _describe_settings(recipe: Recipe, accelerator: Accelerator, model: PreTrainedModel, *, compiles: bool) -> str:
+    arithmetic = "bf16" if accelerator.mixed_precision == "bf16" else "fp32"
+    attention = f"{model.config._attn_implementation} attention{', compiled' if compiles else ''}"
+    processes = accelerator.num_processes
+    sharing = ", model shared out" if processes > 1 else ", which has all of the model"
+    if recipe.training.parallelism == "data":
+        sharing = ""
+    return f"{arithmetic}, {attention}, processes: {processes}{sharing}"
 
 
 def _announce(model: PreTrainedModel, data: Data, recipe: Recipe, where: str) -> None:

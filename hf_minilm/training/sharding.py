@@ -5,8 +5,12 @@ gathered when it computes and let go after, forward and backward, and its gradie
 around the layers is gathered once a step, tied embeddings with their other use among it. Arithmetic is that of data
 parallel training: weights, gradients and sums of gradients in float32, products in bfloat16 where the run's are.
 
-Accelerate's own way to FSDP2 is not taken: without a GPU it silently becomes data parallel training, and it replaces
-the weights after it has shared them out, of which one half of a tied pair may keep the old numbers.
+Accelerate's own way to FSDP2 is not taken, because without a GPU it becomes data parallel training and does not say so.
+
+What is tied must be tied before it is shared out. transformers' `DistributedConfig(fsdp_size=...)` ties afterwards, and
+torch then keeps an entry for each of the two modules; at the first forward pass it pads a part that is smaller than the
+others' anew for each entry, and one of them reads the old numbers from then on. So a Llama of transformers 5.23 with 99
+tied embeddings trains wrongly on two processes, and with 100 rightly.
 """
 
 import contextlib
@@ -16,6 +20,7 @@ from collections.abc import Callable, Iterator
 from typing import cast
 
 import torch
+import torch.distributed
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -50,7 +55,7 @@ def shares_out(parallelism: str, *, num_processes: int) -> bool:
 def shard_model(model: PreTrainedModel, device: torch.device, *, num_processes: int) -> None:
     """Share a model's weights out over all processes, in place; each layer is gathered for itself.
 
-    Call it before the optimizer is built. All processes have the same weights before.
+    Call it before the optimizer is built. The weights are those of the first process, as in data parallel training.
 
     Args:
         model: On `device`; compiled layers too.
@@ -60,6 +65,8 @@ def shard_model(model: PreTrainedModel, device: torch.device, *, num_processes: 
     Raises:
         ValueError: If a parameter is not shared out afterwards.
     """
+    for parameter in model.parameters():
+        torch.distributed.broadcast(parameter.detach(), src=0)
     mesh = init_device_mesh(device.type, (num_processes,), mesh_dim_names=("shards",))
     for module in model.modules():
         if isinstance(module, Layer):

@@ -2,7 +2,7 @@
 
     python forked_runs.py '[{"processes": 2, "words": ["pretrain", "--set=..."]}, {"rewind": FOLDER, "to": 4, ...}]'
 
-It stops with the exit code of the first run that fails. With one process a run has no launcher.
+It stops with the exit code of the first run that fails. With 0 processes a run has one and no launcher.
 """
 
 import json
@@ -23,7 +23,7 @@ def launch(function: Callable[[], int], processes: int) -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = str(listener.getsockname()[1])
-    children = [fork(function, rank, processes, port) for rank in range(processes)]
+    children = [fork(function, rank, processes, port) for rank in range(max(processes, 1))]
     return max(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) % 256 for child in children)
 
 
@@ -33,7 +33,7 @@ def fork(function: Callable[[], int], rank: int, processes: int, port: str) -> i
         return child
     code = 1
     try:
-        if processes > 1:
+        if processes:
             places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
             os.environ |= {name: str(value) for name, value in places.items()}
             os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}

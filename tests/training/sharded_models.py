@@ -1,6 +1,6 @@
 """Checks of a small sharded model against a whole one, in processes forked from this one.
 
-    python sharded_models.py PROCESSES
+    python sharded_models.py PROCESSES [cuda]
 
 A vocabulary of 99 cannot be shared out evenly, nor can other sizes here; some processes of four hold nothing of some.
 """
@@ -24,12 +24,12 @@ from hf_minilm.training.sharding import WholeModel, shard_model
 
 SIZES = {"vocab_size": 99, "hidden_size": 30, "num_attention_heads": 3, "num_hidden_layers": 2, "intermediate_size": 45}
 STILL = {"hidden_dropout": 0.0, "attention_dropout": 0.0}
-CPU = torch.device("cpu")
+DEVICE = torch.device(sys.argv[2] if len(sys.argv) > 2 else "cpu")
 
 
 def build(**fields: Any) -> MiniLMForPreTraining:
     torch.manual_seed(0)
-    return MiniLMForPreTraining(MiniLMConfig.preset("bert", "tiny", **SIZES, **STILL, **fields))
+    return MiniLMForPreTraining(MiniLMConfig.preset("bert", "tiny", **SIZES, **STILL, **fields)).to(DEVICE)
 
 
 def add_gradient(model: Any, rows: slice, *, step: int, weight: float) -> torch.Tensor:
@@ -37,8 +37,9 @@ def add_gradient(model: Any, rows: slice, *, step: int, weight: float) -> torch.
     generator = torch.Generator().manual_seed(step)
     ids = torch.randint(5, 99, (8, 13), generator=generator)
     labels = ids.masked_fill(torch.rand(ids.shape, generator=generator) < 0.1 * torch.arange(8)[:, None], -100)
+    order = torch.arange(8, device=DEVICE) % 2
+    ids, labels = ids.to(DEVICE), labels.to(DEVICE)
     counts = {"num_items_in_batch": (labels != -100).sum(), "num_sequences_in_batch": 8}
-    order = torch.arange(8) % 2
     loss = model(input_ids=ids[rows], labels=labels[rows], next_sentence_label=order[rows], **counts).loss
     (weight * loss).backward()
     return loss.detach()
@@ -49,14 +50,14 @@ def check(*, tied: bool, name: Any, bf16: bool) -> None:
     model = build(tie_word_embeddings=tied)
     twin, whole = copy.deepcopy(model), WholeModel(model)
     assert all(parameter.is_meta for parameter in whole.model.parameters())
-    shard_model(model, CPU, num_processes=processes)
+    shard_model(model, DEVICE, num_processes=processes)
     settings = OptimizerSettings(name=name, learning_rate=1e-2, weight_decay=0.1)
     optimizer, other = build_optimizer(model, settings), build_optimizer(twin, settings)
     rows = 8 // processes
     micro_batches = [slice(start, start + 1) for start in range(rank * rows, rank * rows + rows)]
     tolerance = {"rtol": 1e-4, "atol": 2e-2 if bf16 else 2e-5}
     for step in range(3):
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+        with torch.autocast(DEVICE.type, dtype=torch.bfloat16, enabled=bf16):
             sums = [add_gradient(model, part, step=step, weight=processes) for part in micro_batches]
             expected = add_gradient(twin, slice(0, 8), step=step, weight=1)
         found = torch.stack(sums).sum()
@@ -103,8 +104,8 @@ def check_gathered(model: Any, twin: Any, whole: WholeModel, optimizer: Any, oth
             for label, mine, yours in zip(group["param_names"], group["params"], answer["params"], strict=True):
                 assert full.state.get(mine, {}).keys() == other.state.get(yours, {}).keys(), label
                 for key, value in other.state.get(yours, {}).items():
-                    torch.testing.assert_close(full.state[mine][key], value, rtol=0, atol=1e-6)
-        ids = torch.arange(5, 18)[None]
+                    torch.testing.assert_close(full.state[mine][key], value.cpu(), rtol=0, atol=1e-6)
+        ids = torch.arange(5, 18, device=DEVICE)[None]
         torch.testing.assert_close(
             whole.model.eval()(input_ids=ids).prediction_logits,
             twin.eval()(input_ids=ids).prediction_logits,
@@ -116,8 +117,8 @@ def check_gathered(model: Any, twin: Any, whole: WholeModel, optimizer: Any, oth
 
 def check_exchange(shapes: list[torch.Size]) -> None:
     """A sum down the columns needs all rows; there may be fewer matrices, or rows of one, than processes."""
-    mesh = init_device_mesh("cpu", (torch.distributed.get_world_size(),))
-    matrices = [torch.arange(1.0, 1 + shape.numel()).view(shape) for shape in shapes]
+    mesh = init_device_mesh(DEVICE.type, (torch.distributed.get_world_size(),))
+    matrices = [torch.arange(1.0, 1 + shape.numel(), device=DEVICE).view(shape) for shape in shapes]
     rows = [distribute_tensor(matrix, mesh, [Shard(0)]).to_local() for matrix in matrices]
     found = orthogonalise(rows, shapes, mesh.get_group(), lambda matrix: matrix.cumsum(dim=0))
     for matrix, part in zip(matrices, found, strict=True):
@@ -125,7 +126,7 @@ def check_exchange(shapes: list[torch.Size]) -> None:
 
 
 def check_all() -> int:
-    torch.distributed.init_process_group("gloo")
+    torch.distributed.init_process_group("nccl" if DEVICE.type == "cuda" else "gloo")
     check_exchange([torch.Size((5, 3))])
     check_exchange([torch.Size(each) for each in [(5, 3), (1, 4), (7, 2), (8, 8), (3, 9)]])
     for tied, name, bf16 in itertools.product((True, False), ("adamw", "muon"), (False, True)):

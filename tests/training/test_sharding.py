@@ -13,6 +13,9 @@ import torch
 from safetensors.torch import load_file
 
 from hf_minilm.data.world import World
+from hf_minilm.training.compilation import can_compile
+from hf_minilm.training.pretrain import claim_folder
+from hf_minilm.training.recipe import load_recipe
 from hf_minilm.training.sharded_muon import deal_out
 from hf_minilm.training.sharding import shares_out
 
@@ -49,6 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def leg(folder: Path, processes: int, *settings: dict[str, str]) -> Leg:
+    """Make a run over so many processes that a launcher starts, or with 0 over one that nothing started."""
     merged = {"data.corpus": str(folder.parent / "stories.jsonl"), **SMALL}
     for some in settings:
         merged |= some
@@ -84,13 +88,13 @@ def runs(folder: Path) -> tuple[Path, str]:
     """One recipe in one process, in two that have all of it and in two that share it, which is gone on with twice."""
     shared = folder / "shared"
     legs = [
-        leg(folder / "one", 1, STILL, ADAMW),
+        leg(folder / "one", 0, STILL, ADAMW),
         leg(folder / "data", 2, STILL, ADAMW),
         leg(shared, 2, STILL, ADAMW, SHARDED),
         rewound(shared, 4, keep="shared_whole"),
         leg(shared, 2, STILL, ADAMW, SHARDED),
         rewound(shared, 2, keep="shared_resumed"),
-        leg(shared, 1, STILL, ADAMW, DATA),
+        leg(shared, 1, STILL, ADAMW, SHARDED),
         rewound(shared, 4, keep="shared_one"),
         leg(shared, 4, STILL, ADAMW, SHARDED),
     ]
@@ -115,9 +119,9 @@ def test_a_shared_model_resumes_to_the_same_bits(runs: tuple[Path, str]) -> None
         assert logged(folder / "shared_resumed", name) == logged(folder / "shared_whole", name)
 
 
-def test_another_number_of_processes_goes_on_in_either_mode(runs: tuple[Path, str]) -> None:
+def test_another_number_of_processes_goes_on(runs: tuple[Path, str]) -> None:
     folder, said = runs
-    assert said.count("resuming after step 2; fp32, sdpa attention, processes: 1\n") == 1
+    assert said.count("resuming after step 2; fp32, sdpa attention, processes: 1, which has all of the model\n") == 1
     assert said.count("resuming after step 4; fp32, sdpa attention, processes: 4, model shared out") == 1
     for name in ("loss", "total_loss", "held_out_loss"):
         assert logged(folder / "shared", name) == pytest.approx(logged(folder / "one", name), rel=1e-5)
@@ -144,6 +148,13 @@ def test_gradients_and_steps_of_a_shared_model_are_those_of_a_whole_one(processe
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+@pytest.mark.gpu
+def test_gradients_and_steps_of_a_shared_model_are_those_of_a_whole_one_on_a_gpu() -> None:
+    script = [sys.executable, str(HERE / "sharded_models.py"), "1", "cuda"]
+    done = subprocess.run(script, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
 def test_one_process_shares_nothing_out_unless_a_launcher_gives_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     assert shares_out("sharded", num_processes=2)
@@ -155,11 +166,40 @@ def test_one_process_shares_nothing_out_unless_a_launcher_gives_no_more(monkeypa
     assert not shares_out("sharded", num_processes=1)
 
 
+def test_a_run_goes_on_in_the_other_mode_but_not_with_other_settings(tmp_path: Path) -> None:
+    recipe = load_recipe(None, ["training.parallelism=sharded"])
+    claim_folder(recipe, tmp_path)
+    (tmp_path / "checkpoints" / "checkpoint-2").mkdir(parents=True)
+    claim_folder(load_recipe(None, []), tmp_path)
+    with pytest.raises(ValueError, match=r"differs in training.seed: 0 -> 1"):
+        claim_folder(load_recipe(None, ["training.seed=1"]), tmp_path)
+
+
 def test_matrices_are_dealt_out_by_their_work() -> None:
     shapes = [torch.Size(each) for each in [(8, 8), (8, 32), (32, 8), (8, 8), (8, 8), (8, 8)]]
     assert deal_out(shapes, 1) == [0] * 6
     assert deal_out(shapes, 2) == [0, 0, 1, 1, 0, 1]
     assert sorted(deal_out(shapes, 9)) == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.slow
+def test_dropout_and_parts_of_a_batch_resume_to_the_same_bits_too(folder: Path, tmp_path: Path) -> None:
+    settings = [SHARDED, {"data.corpus": str(folder / "stories.jsonl"), "training.micro_batch_rows": "2"}]
+    run_folder = tmp_path / "run"
+    legs = [leg(run_folder, 2, *settings), rewound(run_folder, 2, keep="whole"), leg(run_folder, 2, *settings)]
+    run(legs, folder / "cache")
+    assert weights(run_folder) == weights(tmp_path / "whole")
+    assert logged(run_folder) == logged(tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not can_compile(), reason="needs a C++ compiler")
+def test_compiled_layers_of_a_shared_model_have_the_losses_of_plain_ones(folder: Path, tmp_path: Path) -> None:
+    settings = [STILL, ADAMW, {"data.corpus": str(folder / "stories.jsonl")}]
+    plain, compiled = tmp_path / "plain", tmp_path / "compiled"
+    legs = [leg(plain, 0, *settings), leg(compiled, 2, *settings, SHARDED, {"training.compile": "yes"})]
+    assert "compiled, processes: 2, model shared out" in run(legs, folder / "cache")
+    assert logged(compiled) == pytest.approx(logged(plain), rel=1e-5)
 
 
 MODELS = {
@@ -180,12 +220,12 @@ def test_every_combination_goes_from_two_processes_to_one_to_four(
     settings |= {"training.precision": precision, "data.corpus": str(folder / "stories.jsonl")}
     shared, one = tmp_path / "shared", tmp_path / "one"
     legs = [
-        leg(one, 1, settings),
+        leg(one, 0, settings),
         leg(shared, 2, settings, SHARDED),
         rewound(shared, 4, keep="whole"),
         leg(shared, 2, settings, SHARDED),
         rewound(shared, 2, keep="resumed"),
-        leg(shared, 1, settings, DATA),
+        leg(shared, 0, settings, DATA),
         rewound(shared, 4, keep="by_one"),
         leg(shared, 4, settings, SHARDED),
     ]
