@@ -17,7 +17,7 @@ import contextlib
 import copy
 import os
 from collections.abc import Callable, Iterator
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.distributed
@@ -90,8 +90,9 @@ class WholeModel:
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
-        self.model = copy.deepcopy(model)
-        self._put(model, _without_numbers)
+        # What deepcopy finds here it takes for copied already, so that the weights are at no time there twice.
+        empty = {id(each): nn.Parameter(_without_numbers(each), each.requires_grad) for each in model.parameters()}
+        self.model = copy.deepcopy(model, cast(dict[int, Any], empty))
 
     @contextlib.contextmanager
     def gathered(self, sharded: nn.Module) -> Iterator[None]:
