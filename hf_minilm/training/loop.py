@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
@@ -24,6 +25,7 @@ from .optimizer import set_learning_rate
 from .processes import Processes
 from .recipe import Recipe
 from .schedule import Budget, finished, learning_rate_factor, progress
+from .sharding import WholeModel
 
 
 class NonFiniteError(FloatingPointError):
@@ -56,7 +58,8 @@ class Training:
         metrics: Where the main process logs; None in the others.
         describe_rows: Says for a person how the texts of some rows begin.
         evaluate: Measures the model on held-out text, on all processes together; `held_out_loss` in nats.
-        save: Writes a checkpoint of a state on the main process.
+        save: Writes a checkpoint of a state on the main process; called on all.
+        whole: The plain model beside a sharded one; None: each process has a whole model.
     """
 
     recipe: Recipe
@@ -69,11 +72,16 @@ class Training:
     describe_rows: Callable[[list[RowKey]], str]
     evaluate: Callable[[], dict[str, float]]
     save: Callable[[TrainingState], None]
+    whole: WholeModel | None = None
 
     @property
     def bare_model(self) -> PreTrainedModel:
-        """The model without what Accelerate put around it."""
-        return self.accelerator.unwrap_model(self.model)
+        """The model without what Accelerate put around it; of a sharded one, the plain model, to be gathered first."""
+        return self.accelerator.unwrap_model(self.model) if self.whole is None else self.whole.model
+
+    def gathered(self) -> contextlib.AbstractContextManager[None]:
+        """Hold all weights in `bare_model`. All processes enter it."""
+        return contextlib.nullcontext() if self.whole is None else self.whole.gathered(self.model)
 
 
 def train(training: Training, state: TrainingState) -> TrainingState:
@@ -199,6 +207,8 @@ def move_weights(training: Training, losses: list[Losses]) -> tuple[float, list[
     """
     longest = training.recipe.optimizer.gradient_clip or float("inf")
     norm = training.accelerator.clip_grad_norm_(training.model.parameters(), longest)
+    if isinstance(norm, DTensor):
+        norm = norm.full_tensor()
     length, *own_losses = torch.stack([norm, *(part["loss"] for part in losses)]).tolist()
     finite = training.processes.gather([all(map(math.isfinite, own_losses))])[:, 0].tolist()
     broken = [process for process, is_finite in enumerate(finite) if not is_finite]
@@ -279,12 +289,16 @@ def evaluate_and_save(
         The state, with the best checkpoint so far.
     """
     saving = saves.due(state) or done
-    if evaluations.due(state) or done or (saving and evaluations.every is not None):
-        held_out_loss = report_held_out(training, state)
-        if saving:
-            state = with_best(state, held_out_loss)
-    if saving or agreed.signal_number:
-        training.save(state)
+    evaluating = evaluations.due(state) or done or (saving and evaluations.every is not None)
+    if not (saving or evaluating or agreed.signal_number):
+        return state
+    with training.gathered():
+        if evaluating:
+            held_out_loss = report_held_out(training, state)
+            if saving:
+                state = with_best(state, held_out_loss)
+        if saving or agreed.signal_number:
+            training.save(state)
     return state
 
 

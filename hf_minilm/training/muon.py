@@ -22,7 +22,10 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 from transformers.modeling_layers import GradientCheckpointingLayer
+
+from .sharded_muon import ShardedMuon
 
 MUON_GROUP = "muon"
 """The name of the parameter group that Muon steps; AdamW steps every other."""
@@ -66,7 +69,9 @@ class MuonWithAdamW(torch.optim.Optimizer):
         matrices = [group for group in groups if group["name"] == MUON_GROUP]
         # torch refuses no groups at all, but not an empty one.
         others = [group for group in groups if group["name"] != MUON_GROUP] or [{"params": []}]
-        self.muon = torch.optim.Muon(matrices, lr=lr, momentum=momentum, adjust_lr_fn="match_rms_adamw")
+        is_sharded = any(isinstance(matrix, DTensor) for group in matrices for _, matrix in group["params"])
+        kind = ShardedMuon if is_sharded else torch.optim.Muon
+        self.muon = kind(matrices, lr=lr, momentum=momentum, adjust_lr_fn="match_rms_adamw")
         self.adamw = torch.optim.AdamW(others, lr=lr, betas=betas, eps=eps, fused=fused)
         super().__init__(groups, {})
         self.defaults = self.adamw.defaults

@@ -14,6 +14,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from .muon import MUON_GROUP, MuonWithAdamW, layer_matrices
 
@@ -228,14 +229,20 @@ def _read_tensors(path: Path) -> Iterator[tuple[str, str, torch.Tensor]]:
 
 
 def _like(parameters: Mapping[str, torch.Tensor], name: str, value: torch.Tensor, folder: Path) -> torch.Tensor:
-    """Copy a tensor to a parameter's device and strides, so that none of its memory is the file's."""
+    """Copy a tensor to a parameter's device and strides, so that none of its memory is the file's.
+
+    Of a parameter that is shared out over processes, each takes its part.
+    """
     if name not in parameters or parameters[name].shape != value.shape:
         shape = tuple(parameters[name].shape) if name in parameters else "absent"
         raise ValueError(
             f"optimizer state of {name} ({tuple(value.shape)}) must have the parameter's shape ({shape}); "
             f"resume {folder} with the model it was saved with."
         )
-    return torch.empty_like(parameters[name], dtype=value.dtype, requires_grad=False).copy_(value)
+    parameter = parameters[name]
+    if isinstance(parameter, DTensor):
+        value = distribute_tensor(value, parameter.device_mesh, parameter.placements, src_data_rank=None)
+    return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
 
 
 def _check_same_names(folder: Path, saved: Iterable[str], known: Mapping[str, Any]) -> None:

@@ -50,6 +50,7 @@ from .preparation import Data, build_config, build_model, model_class, open_corp
 from .processes import Processes, end_with_launcher
 from .recipe import Recipe, describe_recipe, difference, load_recipe, recipe_to_dict
 from .run_lock import RunLock
+from .sharding import WholeModel, shard_model, shares_out
 
 RECIPE_FILE = "recipe.yaml"
 REPORT_FILE = "report.txt"
@@ -58,7 +59,7 @@ CHANGEABLE = frozenset(
     f"training.{name}"
     for name in (
         *("micro_batch_rows", "precision", "log_every", "save_every", "keep_last", "processes", "threads", "timeout"),
-        *("most_skipped", "attention", "compile", "vocabulary_loss"),
+        *("most_skipped", "attention", "compile", "vocabulary_loss", "parallelism"),
     )
 ) | {"data.cache_folder", "evaluation.translations", "evaluation.num_beams", "output.folder", "output.trackers"}
 """Settings that may change while a run is under way: they say how it works, and only rounding depends on them."""
@@ -99,6 +100,7 @@ def pretrain(recipe: Recipe, *, accept_changes: bool = False) -> str:
     accelerator = start_accelerator(precision, trackers=recipe.output.trackers, folder=str(folder))
     processes = Processes()
     check_number(recipe, processes.number)
+    shares_out(recipe.training.parallelism, num_processes=processes.number)
     with ExitStack() as stack:
         stack.enter_context(processes.naming_the_missing())
         if processes.is_main:
@@ -115,8 +117,9 @@ def pretrain(recipe: Recipe, *, accept_changes: bool = False) -> str:
             data = prepare_data(recipe, folder, quiet=not processes.is_main)
         training, state = _prepare_training(recipe, data, folder, accelerator=accelerator, processes=processes)
         state = train(training, state)
-        report = _finish(training, data, state, folder) if processes.is_main else ""
-        processes.wait()
+        with training.gathered():
+            report = _finish(training, data, state, folder) if processes.is_main else ""
+            processes.wait()
         return report
 
 
@@ -183,39 +186,36 @@ def _prepare_training(
     checkpoints = folder / "checkpoints"
     newest = newest_valid_checkpoint(checkpoints)
     state = TrainingState(step=0, tokens=0, seconds=0.0, recipe=recipe_to_dict(recipe))
-    attention = resolve_attention(
-        recipe.training.attention,
-        precision=accelerator.mixed_precision,
-        row_length=recipe.data.sequence_length,
-        config=build_config(recipe, data.tokenizer),
-    )
-    if newest is None:
-        model = build_model(recipe, data.tokenizer, attention=attention)
-    else:
+    if newest is not None:
         state = load_training_state(newest)
-        model = model_class(recipe).from_pretrained(newest, attn_implementation=attention)
-    cast(Any, model).vocabulary_loss = recipe.training.vocabulary_loss
+    model = _open_model(recipe, data, newest, precision=accelerator.mixed_precision)
     compiles = resolve_compilation(
         recipe.training.compile,
         precision=accelerator.mixed_precision,
         budget=recipe.training.budget,
         positions_per_step=recipe.training.batch_rows * data.train.positions_per_row,
     )
+    is_sharded = shares_out(recipe.training.parallelism, num_processes=accelerator.num_processes)
+    whole = WholeModel(model.to(accelerator.device)) if is_sharded else None
+    bare = model if whole is None else whole.model
     if compiles:
         compile_layers(model)
+    if is_sharded:
+        shard_model(model, accelerator.device, num_processes=accelerator.num_processes)
     optimizer = build_optimizer(model, recipe.optimizer)
     if newest is not None:
         load_optimizer_state(newest, optimizer)
     before, state = state, replace(state, processes=processes.number, threads=torch.get_num_threads())
     if processes.is_main:
         where = "from the start" if newest is None else f"resuming after step {state.step}"
-        arithmetic = "bf16" if accelerator.mixed_precision == "bf16" else "fp32"
-        compiled = ", compiled" if compiles else ""
-        settings = f"{arithmetic}, {attention} attention{compiled}, {_workers(state)}"
-        if newest is not None and _workers(before) != _workers(state):
-            settings += f" (before: {_workers(before)}; the last bits differ)"
-        _announce(model, data, recipe, f"{where}; {settings}")
-    wrapped, prepared = accelerator.prepare(model, optimizer)
+        settings = _describe_settings(recipe, accelerator, bare, compiles=compiles)
+        workers = _workers(state)
+        if newest is not None and _workers(before) != workers:
+            workers += f" (before: {_workers(before)}; the last bits differ)"
+        _announce(bare, data, recipe, f"{where}; {settings}, {workers}")
+    # Nothing is to be wrapped around a sharded model, as around one that is only evaluated.
+    wrapped = accelerator.prepare_model(model, evaluation_mode=is_sharded)
+    prepared = accelerator.prepare_optimizer(optimizer)
     if recipe.output.trackers:
         accelerator.init_trackers("hf_minilm", config={"recipe": json.dumps(recipe_to_dict(recipe))})
     sizes = token_bytes(data.tokenizer)
@@ -224,28 +224,56 @@ def _prepare_training(
         return _beginnings(data, rows, step=state.step)
 
     def evaluate() -> dict[str, float]:
-        figures = measure_together(model, data, recipe, sizes, processes=processes)
+        figures = measure_together(bare, data, recipe, sizes, processes=processes)
         named = {"held_out_loss": figures.nats_per_token, "bits_per_byte": figures.bits_per_byte}
         named["next_sentence_accuracy"] = figures.next_sentence_accuracy
         return {name: value for name, value in named.items() if value is not None}
 
     def save(now: TrainingState) -> None:
+        full: torch.optim.Optimizer = optimizer
+        if whole is not None:
+            full = whole.gather_optimizer(optimizer, recipe.optimizer, keeps=processes.is_main)
         if processes.is_main:
             save_training_checkpoint(
                 checkpoints,
                 now,
-                model=model,
+                model=bare,
                 tokenizer=data.tokenizer,
-                optimizer=optimizer,
+                optimizer=full,
                 keep_last=recipe.training.keep_last,
                 best_step=now.losses.get("best_step"),
             )
 
     metrics = MetricsLog(folder / "metrics.jsonl", step=state.step) if processes.is_main else None
     training = Training(
-        recipe, accelerator, processes, wrapped, prepared, data.train, metrics, describe_rows, evaluate, save
+        recipe, accelerator, processes, wrapped, prepared, data.train, metrics, describe_rows, evaluate, save, whole
     )
     return training, state
+
+
+def _open_model(recipe: Recipe, data: Data, newest: Path | None, *, precision: str) -> PreTrainedModel:
+    """Build the model with its first weights, or read it from a checkpoint."""
+    attention = resolve_attention(
+        recipe.training.attention,
+        precision=precision,
+        row_length=recipe.data.sequence_length,
+        config=build_config(recipe, data.tokenizer),
+    )
+    if newest is None:
+        model = build_model(recipe, data.tokenizer, attention=attention)
+    else:
+        model = model_class(recipe).from_pretrained(newest, attn_implementation=attention)
+    cast(Any, model).vocabulary_loss = recipe.training.vocabulary_loss
+    return model
+
+
+def _describe_settings(recipe: Recipe, accelerator: Accelerator, model: PreTrainedModel, *, compiles: bool) -> str:
+    arithmetic = "bf16" if accelerator.mixed_precision == "bf16" else "fp32"
+    compiled = ", compiled" if compiles else ""
+    sharing = ""
+    if recipe.training.parallelism == "sharded":
+        sharing = ", model shared out" if accelerator.num_processes > 1 else ", the one process has all of the model"
+    return f"{arithmetic}, {model.config._attn_implementation} attention{compiled}{sharing}"
 
 
 def _workers(state: TrainingState) -> str:

@@ -175,6 +175,10 @@ class TrainingSettings:
     processes: int | None = _setting(
         None, "Processes the run must have, or it stops at once; null takes what the launcher gives.", least=1
     )
+    parallelism: Literal["data", "sharded"] = _setting(
+        "data",
+        "What several processes hold: the whole model each, or weights, gradients and moments shared out (FSDP2).",
+    )
     threads: int | None = _setting(
         None,
         "Threads of a process on a CPU, which decide the last bits; null takes what the environment gives, and 1 with "
@@ -369,6 +373,11 @@ class Recipe:
             raise ValueError(
                 f"training.gradient_parts ({parts}) must be a power of 2, so that they add up two by two; try "
                 f"{2 ** (parts.bit_length() - 1)}."
+            )
+        if self.training.parallelism == "sharded":
+            raise ValueError(
+                f"training.gradient_parts ({parts}) must stay null with training.parallelism sharded, whose sums have "
+                "an order of their own; remove one of them."
             )
         if parts > rows:
             raise ValueError(
