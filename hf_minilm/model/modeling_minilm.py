@@ -5,7 +5,7 @@ Shapes: B batch, T positions, E hidden size, V vocabulary, C classes or choices,
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -29,7 +29,6 @@ from .configuration_minilm import MiniLMConfig, with_direction
 from .decoding import FastGenerationMixin
 from .layers import Embeddings, Layer, Pooler, PredictionTransform, build_norm, pooled
 from .losses import (
-    IGNORED,
     Count,
     classification_loss,
     first_tokens,
@@ -38,13 +37,13 @@ from .losses import (
     normalised_cross_entropy,
     order_cross_entropy,
     predicted_positions,
+    problem_of,
     sequence_count,
+    span_cross_entropy,
 )
 from .positions import build_positions
 from .variable_length import VARIABLE_LENGTH, Line, fits_in_a_line
 from .vocabulary_loss import vocabulary_cross_entropy
-
-Problem = Literal["regression", "single_label_classification", "multi_label_classification"]
 
 
 class MiniLMPreTrainedModel(PreTrainedModel):
@@ -597,12 +596,8 @@ class MiniLMForSequenceClassification(ClassifierHead):
         )
 
     def _loss(self, logits: torch.Tensor, labels: torch.Tensor, count: Count) -> torch.Tensor:
-        problem = self.config.problem_type
-        if problem is None:
-            several: Problem = (
-                "multi_label_classification" if labels.is_floating_point() else "single_label_classification"
-            )
-            problem = "regression" if self.num_labels == 1 else several
+        problem = problem_of(labels, num_labels=self.num_labels, told=self.config.problem_type)
+        if self.config.problem_type is None:
             self.config.problem_type = problem
         return classification_loss(logits, labels, problem=problem, count=count)
 
@@ -707,13 +702,7 @@ class MiniLMForQuestionAnswering(ClassifierHead):
         ends = self.qa_outputs(self.dropout(outputs.last_hidden_state)).unbind(dim=-1)
         loss = None
         if start_positions is not None and end_positions is not None:
-            first, last = (
-                normalised_cross_entropy(
-                    logits, places.view(-1).masked_fill(_outside(places.view(-1), logits), IGNORED)
-                )
-                for logits, places in zip(ends, (start_positions, end_positions), strict=True)
-            )
-            loss = (first + last) / 2
+            loss = span_cross_entropy(ends, (start_positions, end_positions))
         return QuestionAnsweringModelOutput(
             loss=loss,
             start_logits=ends[0],
@@ -721,10 +710,6 @@ class MiniLMForQuestionAnswering(ClassifierHead):
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
-
-
-def _outside(places: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-    return (places < 0) | (places >= logits.shape[1])
 
 
 class MiniLMForMultipleChoice(ClassifierHead):
