@@ -27,6 +27,7 @@ from transformers.utils.output_capturing import capture_outputs
 from .attention import Attention, ResidualProjection, packed_sequence_ids, token_mask
 from .configuration_minilm import MiniLMConfig, with_direction
 from .decoding import FastGenerationMixin
+from .input_checks import labels_checked, refuse_bad_inputs
 from .layers import Embeddings, Layer, Pooler, PredictionTransform, build_norm, pooled
 from .losses import (
     Count,
@@ -75,6 +76,8 @@ class MiniLMPreTrainedModel(PreTrainedModel):
 
 class MiniLMModel(MiniLMPreTrainedModel):
     """The backbone: embeddings and layers, without a head."""
+
+    argument_prefix = ""  # before the arguments' names in what is said of them
 
     def __init__(self, config: MiniLMConfig) -> None:
         super().__init__(config)
@@ -138,11 +141,10 @@ class MiniLMModel(MiniLMPreTrainedModel):
             `last_hidden_state` [B, T, E], `past_key_values`, and on request `hidden_states` and `attentions`.
 
         Raises:
-            ValueError: If not exactly one of `input_ids` and `inputs_embeds` is given, or a sequence is longer than
-                the positions reach.
+            ValueError: If `refuse_bad_inputs` refuses them, or a sequence is longer than the positions reach.
         """
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("input_ids and inputs_embeds: exactly one of them must be given.")
+        given = {"attention_mask": attention_mask, "token_type_ids": token_type_ids, "position_ids": position_ids}
+        refuse_bad_inputs(self, input_ids, inputs_embeds, **given, has_cache=past_key_values is not None)
         if inputs_embeds is None:
             inputs_embeds = self.embeddings.tokens(input_ids)
         batch_size, length = inputs_embeds.shape[:2]
@@ -262,6 +264,7 @@ class MiniLMForCausalLM(LanguageModelHead, FastGenerationMixin):
         self.post_init()
 
     @can_return_tuple
+    @labels_checked(labels="vocabulary", shift_labels="vocabulary")
     def forward(
         self,
         input_ids: torch.Tensor | None = None,
@@ -338,6 +341,7 @@ class MiniLMForMaskedLM(LanguageModelHead):
         self.post_init()
 
     @can_return_tuple
+    @labels_checked(labels="vocabulary")
     def forward(
         self,
         input_ids: torch.Tensor | None = None,
@@ -416,6 +420,7 @@ class MiniLMForPreTraining(LanguageModelHead):
         self.post_init()
 
     @can_return_tuple
+    @labels_checked(labels="vocabulary", next_sentence_label="order")
     def forward(
         self,
         input_ids: torch.Tensor | None = None,
@@ -490,6 +495,7 @@ class MiniLMForNextSentencePrediction(MiniLMPreTrainedModel):
         self.post_init()
 
     @can_return_tuple
+    @labels_checked(labels="order")
     def forward(
         self,
         input_ids: torch.Tensor | None = None,
@@ -554,6 +560,7 @@ class MiniLMForSequenceClassification(ClassifierHead):
         self.post_init()
 
     @can_return_tuple
+    @labels_checked(labels="texts")
     def forward(
         self,
         input_ids: torch.Tensor | None = None,
@@ -612,6 +619,7 @@ class MiniLMForTokenClassification(ClassifierHead):
         self.post_init()
 
     @can_return_tuple
+    @labels_checked(labels="tokens")
     def forward(
         self,
         input_ids: torch.Tensor | None = None,
@@ -665,6 +673,7 @@ class MiniLMForQuestionAnswering(ClassifierHead):
         self.post_init()
 
     @can_return_tuple
+    @labels_checked(start_positions="places", end_positions="places")
     def forward(
         self,
         input_ids: torch.Tensor | None = None,
@@ -722,6 +731,7 @@ class MiniLMForMultipleChoice(ClassifierHead):
         self.post_init()
 
     @can_return_tuple
+    @labels_checked(labels="choices")
     def forward(
         self,
         input_ids: torch.Tensor | None = None,
