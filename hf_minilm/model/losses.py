@@ -7,6 +7,8 @@ losses (and gradients) gives those of one big batch.
 Shapes: N predicted tokens, B batch, T positions, E hidden size, V vocabulary. Losses are in nats.
 """
 
+from typing import Literal
+
 import torch
 from torch import nn
 
@@ -14,6 +16,9 @@ IGNORED = -100
 """Label of a position that is not predicted."""
 
 Count = torch.Tensor | int | float | None
+
+Problem = Literal["regression", "single_label_classification", "multi_label_classification"]
+"""As transformers' `problem_type` names what labels of whole texts are."""
 
 
 def normalised_cross_entropy(
@@ -119,8 +124,17 @@ def first_tokens(hidden_states: torch.Tensor, next_sentence_label: torch.Tensor 
     return predicted_positions(hidden_states, next_sentence_label)[0]
 
 
+def problem_of(labels: torch.Tensor, *, num_labels: int, told: Problem | None) -> Problem:
+    """Say what labels of whole texts are, unless somebody has: a number, a class, or several classes at once."""
+    if told is not None:
+        return told
+    if num_labels == 1:
+        return "regression"
+    return "multi_label_classification" if labels.is_floating_point() else "single_label_classification"
+
+
 def classification_loss(
-    logits: torch.Tensor, labels: torch.Tensor, *, problem: str, count: Count = None
+    logits: torch.Tensor, labels: torch.Tensor, *, problem: Problem, count: Count = None
 ) -> torch.Tensor:
     """Compute the loss of whole texts.
 
@@ -140,6 +154,24 @@ def classification_loss(
     else:
         total = nn.functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="sum")
     return total / (labels.numel() if count is None else count)
+
+
+def span_cross_entropy(ends: tuple[torch.Tensor, ...], places: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    """Compute the loss of a span's first and last token, the mean of the two.
+
+    Args:
+        ends: Scores of every token as the first and as the last, [B, T] each.
+        places: Places of the first and the last [B]; those outside [0, T) are not counted.
+
+    Returns:
+        A scalar.
+    """
+    total = ends[0].new_zeros(())
+    for logits, place in zip(ends, places, strict=True):
+        place = place.view(-1)
+        outside = (place < 0) | (place >= logits.shape[1])
+        total = total + normalised_cross_entropy(logits, place.masked_fill(outside, IGNORED))
+    return total / 2
 
 
 def order_cross_entropy(

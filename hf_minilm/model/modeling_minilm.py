@@ -5,7 +5,7 @@ Shapes: B batch, T positions, E hidden size, V vocabulary, C classes or choices,
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -27,9 +27,9 @@ from transformers.utils.output_capturing import capture_outputs
 from .attention import Attention, ResidualProjection, packed_sequence_ids, token_mask
 from .configuration_minilm import MiniLMConfig, with_direction
 from .decoding import FastGenerationMixin
+from .input_checks import labels_checked, refuse_bad_inputs
 from .layers import Embeddings, Layer, Pooler, PredictionTransform, build_norm, pooled
 from .losses import (
-    IGNORED,
     Count,
     classification_loss,
     first_tokens,
@@ -38,13 +38,13 @@ from .losses import (
     normalised_cross_entropy,
     order_cross_entropy,
     predicted_positions,
+    problem_of,
     sequence_count,
+    span_cross_entropy,
 )
 from .positions import build_positions
 from .variable_length import VARIABLE_LENGTH, Line, fits_in_a_line
 from .vocabulary_loss import vocabulary_cross_entropy
-
-Problem = Literal["regression", "single_label_classification", "multi_label_classification"]
 
 
 class MiniLMPreTrainedModel(PreTrainedModel):
@@ -76,6 +76,8 @@ class MiniLMPreTrainedModel(PreTrainedModel):
 
 class MiniLMModel(MiniLMPreTrainedModel):
     """The backbone: embeddings and layers, without a head."""
+
+    argument_prefix = ""  # before the arguments' names in what is said of them
 
     def __init__(self, config: MiniLMConfig) -> None:
         super().__init__(config)
@@ -139,11 +141,10 @@ class MiniLMModel(MiniLMPreTrainedModel):
             `last_hidden_state` [B, T, E], `past_key_values`, and on request `hidden_states` and `attentions`.
 
         Raises:
-            ValueError: If not exactly one of `input_ids` and `inputs_embeds` is given, or a sequence is longer than
-                the positions reach.
+            ValueError: If `refuse_bad_inputs` refuses them, or a sequence is longer than the positions reach.
         """
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("input_ids and inputs_embeds: exactly one of them must be given.")
+        given = {"attention_mask": attention_mask, "token_type_ids": token_type_ids, "position_ids": position_ids}
+        refuse_bad_inputs(self, input_ids, inputs_embeds, **given, has_cache=past_key_values is not None)
         if inputs_embeds is None:
             inputs_embeds = self.embeddings.tokens(input_ids)
         batch_size, length = inputs_embeds.shape[:2]
@@ -263,6 +264,7 @@ class MiniLMForCausalLM(LanguageModelHead, FastGenerationMixin):
         self.post_init()
 
     @can_return_tuple
+    @labels_checked(labels="vocabulary", shift_labels="vocabulary")
     def forward(
         self,
         input_ids: torch.Tensor | None = None,
@@ -339,6 +341,7 @@ class MiniLMForMaskedLM(LanguageModelHead):
         self.post_init()
 
     @can_return_tuple
+    @labels_checked(labels="vocabulary")
     def forward(
         self,
         input_ids: torch.Tensor | None = None,
@@ -417,6 +420,7 @@ class MiniLMForPreTraining(LanguageModelHead):
         self.post_init()
 
     @can_return_tuple
+    @labels_checked(labels="vocabulary", next_sentence_label="order")
     def forward(
         self,
         input_ids: torch.Tensor | None = None,
@@ -491,6 +495,7 @@ class MiniLMForNextSentencePrediction(MiniLMPreTrainedModel):
         self.post_init()
 
     @can_return_tuple
+    @labels_checked(labels="order")
     def forward(
         self,
         input_ids: torch.Tensor | None = None,
@@ -555,6 +560,7 @@ class MiniLMForSequenceClassification(ClassifierHead):
         self.post_init()
 
     @can_return_tuple
+    @labels_checked(labels="texts")
     def forward(
         self,
         input_ids: torch.Tensor | None = None,
@@ -597,12 +603,8 @@ class MiniLMForSequenceClassification(ClassifierHead):
         )
 
     def _loss(self, logits: torch.Tensor, labels: torch.Tensor, count: Count) -> torch.Tensor:
-        problem = self.config.problem_type
-        if problem is None:
-            several: Problem = (
-                "multi_label_classification" if labels.is_floating_point() else "single_label_classification"
-            )
-            problem = "regression" if self.num_labels == 1 else several
+        problem = problem_of(labels, num_labels=self.num_labels, told=self.config.problem_type)
+        if self.config.problem_type is None:
             self.config.problem_type = problem
         return classification_loss(logits, labels, problem=problem, count=count)
 
@@ -617,6 +619,7 @@ class MiniLMForTokenClassification(ClassifierHead):
         self.post_init()
 
     @can_return_tuple
+    @labels_checked(labels="tokens")
     def forward(
         self,
         input_ids: torch.Tensor | None = None,
@@ -670,6 +673,7 @@ class MiniLMForQuestionAnswering(ClassifierHead):
         self.post_init()
 
     @can_return_tuple
+    @labels_checked(start_positions="places", end_positions="places")
     def forward(
         self,
         input_ids: torch.Tensor | None = None,
@@ -707,13 +711,7 @@ class MiniLMForQuestionAnswering(ClassifierHead):
         ends = self.qa_outputs(self.dropout(outputs.last_hidden_state)).unbind(dim=-1)
         loss = None
         if start_positions is not None and end_positions is not None:
-            first, last = (
-                normalised_cross_entropy(
-                    logits, places.view(-1).masked_fill(_outside(places.view(-1), logits), IGNORED)
-                )
-                for logits, places in zip(ends, (start_positions, end_positions), strict=True)
-            )
-            loss = (first + last) / 2
+            loss = span_cross_entropy(ends, (start_positions, end_positions))
         return QuestionAnsweringModelOutput(
             loss=loss,
             start_logits=ends[0],
@@ -721,10 +719,6 @@ class MiniLMForQuestionAnswering(ClassifierHead):
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
-
-
-def _outside(places: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-    return (places < 0) | (places >= logits.shape[1])
 
 
 class MiniLMForMultipleChoice(ClassifierHead):
@@ -737,6 +731,7 @@ class MiniLMForMultipleChoice(ClassifierHead):
         self.post_init()
 
     @can_return_tuple
+    @labels_checked(labels="choices")
     def forward(
         self,
         input_ids: torch.Tensor | None = None,

@@ -20,6 +20,7 @@ from transformers.utils.output_capturing import OutputRecorder
 from .attention import Attention, cross_attention_mask, packed_sequence_ids
 from .configuration_minilm import MiniLMConfig
 from .configuration_minilm_seq2seq import MiniLMSeq2SeqConfig
+from .input_checks import is_plain, labels_checked, refuse_bad_inputs, refuse_bad_mask
 from .layers import Layer
 from .losses import Count, kept_positions, predicted_positions, previous_tokens
 from .modeling_minilm import MiniLMForCausalLM, MiniLMModel
@@ -31,6 +32,7 @@ logger = logging.get_logger(__name__)
 class Decoder(MiniLMModel):
     """A causal stack with cross-attention, which tells the two kinds of attention apart in what it returns."""
 
+    argument_prefix = "decoder_"
     _can_record_outputs = {
         "hidden_states": Layer,
         "attentions": OutputRecorder(Attention, index=1, layer_name="attention"),
@@ -136,8 +138,10 @@ class MiniLMSeq2SeqModel(MiniLMSeq2SeqPreTrainedModel):
             hidden states and the three kinds of attention.
 
         Raises:
-            ValueError: If the source or the target is missing, or given twice.
+            ValueError: If the source or the target is missing, given twice, or not what `refuse_bad_inputs` lets pass.
         """
+        target = {"attention_mask": decoder_attention_mask, "position_ids": decoder_position_ids}
+        batch_size, length = self._shape_of_target(decoder_input_ids, decoder_inputs_embeds, target, past_key_values)
         encoded = self._encode(
             encoder_outputs,
             input_ids=input_ids,
@@ -148,14 +152,12 @@ class MiniLMSeq2SeqModel(MiniLMSeq2SeqPreTrainedModel):
             **kwargs,
         )
         source = encoded.last_hidden_state
-        batch_size, length = _shape_of_target(decoder_input_ids, decoder_inputs_embeds)
         target_ids = None if past_key_values else packed_sequence_ids(decoder_position_ids, batch_size=batch_size)
         if past_key_values is None and target_ids is None:
             past_key_values = self._new_cache(use_cache)
         decoder_outputs = self.decoder(
             decoder_input_ids,
-            attention_mask=decoder_attention_mask,
-            position_ids=decoder_position_ids,
+            **target,
             past_key_values=past_key_values,
             inputs_embeds=decoder_inputs_embeds,
             use_cache=False,  # what is kept is made above, for both kinds of attention
@@ -181,11 +183,25 @@ class MiniLMSeq2SeqModel(MiniLMSeq2SeqPreTrainedModel):
             encoder_attentions=encoded.attentions,
         )
 
+    def _shape_of_target(
+        self, ids: torch.Tensor | None, vectors: torch.Tensor | None, others: dict[str, Any], cache: Any
+    ) -> tuple[int, int]:
+        """Give B and T of what the decoder reads, checked before masks are made of it."""
+        given = ids if vectors is None else vectors
+        if given is None:
+            raise ValueError("decoder_input_ids (None) must be given, or labels to a head; generate makes them itself.")
+        refuse_bad_inputs(self.decoder, ids, vectors, **others, token_type_ids=None, has_cache=cache is not None)
+        return given.shape[0], given.shape[1]
+
     def _encode(self, encoder_outputs: Any, **inputs: Any) -> Any:
         """Run the encoder, unless somebody has."""
         if encoder_outputs is None:
             return self.encoder(**inputs)
-        return BaseModelOutput(*encoder_outputs) if isinstance(encoder_outputs, tuple) else encoder_outputs
+        encoded = BaseModelOutput(*encoder_outputs) if isinstance(encoder_outputs, tuple) else encoder_outputs
+        vectors, mask = cast(torch.Tensor, encoded.last_hidden_state), inputs["attention_mask"]
+        if is_plain(vectors) and is_plain(mask) and mask.dim() == 2:
+            refuse_bad_mask("attention_mask", mask, vectors.shape[:2], has_cache=False)
+        return encoded
 
     def _new_cache(self, use_cache: bool | None) -> EncoderDecoderCache | None:
         wanted = self.config.decoder.use_cache if use_cache is None else use_cache
@@ -282,6 +298,7 @@ class MiniLMForConditionalGeneration(MiniLMSeq2SeqPreTrainedModel, GenerationMix
         return previous_tokens(labels, first=start, padding=padding)
 
     @can_return_tuple
+    @labels_checked(labels="vocabulary")
     def forward(
         self,
         input_ids: torch.Tensor | None = None,
@@ -368,14 +385,6 @@ class MiniLMForConditionalGeneration(MiniLMSeq2SeqPreTrainedModel, GenerationMix
         slides = "sliding_attention" in self.config.decoder.layer_types
         if slides and isinstance(cache, EncoderDecoderCache) and not cache.is_updated.get(0):
             cache.cross_attention_cache = DynamicCache()
-
-
-def _shape_of_target(ids: torch.Tensor | None, vectors: torch.Tensor | None) -> torch.Size:
-    """Give B and T of what the decoder reads."""
-    given = ids if vectors is None else vectors
-    if given is None:
-        raise ValueError("decoder_input_ids (None) must be given, or labels to a head; generate makes them itself.")
-    return given.shape[:2]
 
 
 def _standalone(config: Any, *, is_causal: bool) -> MiniLMConfig:

@@ -21,9 +21,9 @@ from typing import Any, cast
 import torch
 from torch import nn
 from transformers import Cache
-from transformers.utils.import_utils import is_tracing
 
 from .configuration_minilm import MiniLMConfig
+from .input_checks import is_plain
 
 Rotation = tuple[torch.Tensor, torch.Tensor]
 """Cosine and sine of each position's angles, each [B or 1, 1, T, R] in float32, R the features that are turned."""
@@ -93,14 +93,20 @@ class LearnedPositions(PositionScheme):
         return self.table(position_ids)
 
     def refuse_unknown_positions(self, position_ids: torch.Tensor) -> None:
-        """Raise for a position beyond the table, where looking costs nothing: on the CPU, outside compiled code.
+        """Raise for a position outside the table, where looking costs nothing: on the CPU, outside compiled code.
 
         Raises:
             ValueError: With the longest sequence that the table allows.
         """
-        if position_ids.device.type != "cpu" or is_tracing(position_ids):
+        if position_ids.device.type != "cpu" or not is_plain(position_ids):
             return
-        length = int(position_ids.max()) + 1
+        lowest, highest = torch.aminmax(position_ids)
+        length = int(highest) + 1
+        if lowest < 0:
+            raise ValueError(
+                f"position_ids ({int(lowest)}) must be in [0, {self.table.num_embeddings}) to be looked up in a table; "
+                "count from 0, and give padding any position that is there."
+            )
         if length > self.table.num_embeddings:
             raise ValueError(
                 f"sequence length ({length}) must not exceed max_position_embeddings ({self.table.num_embeddings}); "

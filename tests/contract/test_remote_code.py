@@ -24,6 +24,7 @@ MODEL_FILES = {
         "attention",
         "configuration_minilm",
         "decoding",
+        "input_checks",
         "layers",
         "losses",
         "modeling_minilm",
