@@ -13,6 +13,7 @@ from ..model.configuration_minilm import MiniLMConfig
 from ..model.modeling_minilm import MiniLMForCausalLM, MiniLMModel
 from ..model.variable_length import VARIABLE_LENGTH
 from ..training import pretrain as pretraining
+from ..training.background_work import BackgroundWork
 from ..training.compilation import can_compile
 from ..training.launch import resolve_precision, start_accelerator
 from ..training.loop import Training, train
@@ -107,7 +108,7 @@ def _prepare(work: TrainingWork, folder: WorkingFolder, run_folder: Path) -> tup
     accelerator = start_accelerator(precision, trackers=(), folder=str(run_folder))
     data = prepare_data(recipe, run_folder, quiet=True)
     training, state = pretraining._prepare_training(
-        recipe, data, run_folder, accelerator=accelerator, processes=Processes()
+        recipe, data, run_folder, accelerator=accelerator, processes=Processes(), background=BackgroundWork()
     )
     # The last step of a run is evaluated and saved, which is none of the steps.
     return replace(training, metrics=None, evaluate=lambda: {"held_out_loss": 0.0}, save=lambda _: None), state

@@ -32,6 +32,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from .background_work import BackgroundWork
 from .optimizer import save_optimizer_state
 
 MANIFEST_FILE = "manifest.json"
@@ -107,6 +108,7 @@ def save_checkpoint(
     keep_last: int,
     best_step: int | None = None,
     needed_bytes: int = 0,
+    background: BackgroundWork | None = None,
 ) -> Path:
     """Write one checkpoint, completely or not at all, and then remove the older ones that need not be kept.
 
@@ -120,6 +122,7 @@ def save_checkpoint(
             back, neither count nor go.
         best_step: The step of one more to keep.
         needed_bytes: How much room to look for first.
+        background: Does what comes after the files were written: checksums, syncing, renaming and removing.
 
     Returns:
         The checkpoint's folder.
@@ -136,17 +139,23 @@ def save_checkpoint(
     with _full_disk_is_named(folder, needed_bytes):
         shutil.rmtree(writing, ignore_errors=True)
         _check_free_bytes(folder, needed_bytes)
-        try:
+        with _removed_on_failure(writing):
             writing.mkdir()
             write(writing)
-            _seal(writing, step)
-            _put_in_place(writing, checkpoint)
-        except BaseException:
-            shutil.rmtree(writing, ignore_errors=True)
-            raise
-        _sync(folder)
-    _remove_replaced(checkpoint)
-    _rotate(folder, step, keep_last=keep_last, best_step=best_step)
+
+    def finish() -> None:
+        with _full_disk_is_named(folder, needed_bytes):
+            with _removed_on_failure(writing):
+                _seal(writing, step)
+                _put_in_place(writing, checkpoint)
+            _sync(folder)
+        _remove_replaced(checkpoint)
+        _rotate(folder, step, keep_last=keep_last, best_step=best_step)
+
+    if background is None:
+        finish()
+    else:
+        background.start(finish)
     return checkpoint
 
 
@@ -159,6 +168,7 @@ def save_training_checkpoint(
     optimizer: torch.optim.Optimizer,
     keep_last: int,
     best_step: int | None = None,
+    background: BackgroundWork | None = None,
 ) -> Path:
     """Save everything a run needs to go on, as one checkpoint; see `save_checkpoint`.
 
@@ -170,6 +180,7 @@ def save_training_checkpoint(
         optimizer: One made by `build_optimizer`.
         keep_last: How many of the newest to keep.
         best_step: The step of one more to keep.
+        background: As for `save_checkpoint`.
 
     Raises:
         DiskFullError: If there is no room.
@@ -186,7 +197,13 @@ def save_training_checkpoint(
         (writing / STATE_FILE).write_text(text + "\n", encoding="utf-8")
 
     return save_checkpoint(
-        folder, state.step, write, keep_last=keep_last, best_step=best_step, needed_bytes=estimate_bytes(model)
+        folder,
+        state.step,
+        write,
+        keep_last=keep_last,
+        best_step=best_step,
+        needed_bytes=estimate_bytes(model),
+        background=background,
     )
 
 
@@ -262,6 +279,15 @@ def remove_leftovers(folder: Path) -> None:
         else:
             shutil.rmtree(path)
     _sync(folder)
+
+
+@contextlib.contextmanager
+def _removed_on_failure(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _hidden(checkpoint: Path, purpose: str) -> Path:

@@ -32,6 +32,7 @@ from ..evaluation.samples import (
 )
 from ..evaluation.translation import evaluate_translations
 from ..evaluation.world_floor import MaskedFloor, causal_floor, masked_floor
+from .background_work import BackgroundWork
 from .checkpoint import (
     TrainingState,
     checkpoint_path,
@@ -115,8 +116,12 @@ def pretrain(recipe: Recipe, *, accept_changes: bool = False) -> str:
             transformers_logging.disable_progress_bar()
         with processes.main_first():
             data = prepare_data(recipe, folder, quiet=not processes.is_main)
-        training, state = _prepare_training(recipe, data, folder, accelerator=accelerator, processes=processes)
+        background = stack.enter_context(BackgroundWork())
+        training, state = _prepare_training(
+            recipe, data, folder, accelerator=accelerator, processes=processes, background=background
+        )
         state = train(training, state)
+        background.wait()
         with training.gathered():
             report = _finish(training, data, state, folder) if processes.is_main else ""
             processes.wait()
@@ -181,7 +186,13 @@ def _finished_line(folder: Path) -> str:
 
 
 def _prepare_training(
-    recipe: Recipe, data: Data, folder: Path, *, accelerator: Accelerator, processes: Processes
+    recipe: Recipe,
+    data: Data,
+    folder: Path,
+    *,
+    accelerator: Accelerator,
+    processes: Processes,
+    background: BackgroundWork,
 ) -> tuple[Training, TrainingState]:
     checkpoints = folder / "checkpoints"
     newest = newest_valid_checkpoint(checkpoints)
@@ -211,7 +222,8 @@ def _prepare_training(
         settings = _describe_settings(recipe, accelerator, bare, compiles=compiles)
         workers = _workers(state)
         if newest is not None and _workers(before) != workers:
-            workers += f" (before: {_workers(before)}; the last bits differ)"
+            is_exact = recipe.training.gradient_parts is not None and before.threads == state.threads
+            workers += f" (before: {_workers(before)}{'' if is_exact else '; the last bits differ'})"
         _announce(bare, data, recipe, f"{where}; {settings}, {workers}")
     # Nothing is to be wrapped around a sharded model, as around one that is only evaluated.
     wrapped = accelerator.prepare_model(model, evaluation_mode=is_sharded)
@@ -242,6 +254,7 @@ def _prepare_training(
                 optimizer=full,
                 keep_last=recipe.training.keep_last,
                 best_step=now.losses.get("best_step"),
+                background=background,
             )
 
     metrics = MetricsLog(folder / "metrics.jsonl", step=state.step) if processes.is_main else None

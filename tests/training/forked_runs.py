@@ -15,7 +15,7 @@ from pathlib import Path
 
 import hf_minilm.training.pretrain  # noqa: F401 (so that the forked processes have all of it)
 from hf_minilm.cli.main import main
-from hf_minilm.training.launch import end_process
+from hf_minilm.training.processes import end_process
 
 
 def launch(function: Callable[[], int], processes: int) -> int:

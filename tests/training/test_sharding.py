@@ -103,7 +103,7 @@ def runs(folder: Path) -> tuple[Path, str]:
 
 def test_a_shared_model_has_the_losses_of_a_whole_one(runs: tuple[Path, str]) -> None:
     folder, said = runs
-    assert said.count("processes: 2, model shared out") == 2
+    assert said.count("model shared out, processes: 2") == 2
     for name in ("loss", "total_loss", "held_out_loss"):
         shared = logged(folder / "shared_whole", name)
         assert len(shared) in (3, 6)
@@ -113,7 +113,7 @@ def test_a_shared_model_has_the_losses_of_a_whole_one(runs: tuple[Path, str]) ->
 
 def test_a_shared_model_resumes_to_the_same_bits(runs: tuple[Path, str]) -> None:
     folder, said = runs
-    assert said.count("resuming after step 4; fp32, sdpa attention, processes: 2, model shared out") == 1
+    assert said.count("resuming after step 4; fp32, sdpa attention, model shared out, processes: 2") == 1
     assert weights(folder / "shared_resumed") == weights(folder / "shared_whole")
     for name in ("loss", "held_out_loss"):
         assert logged(folder / "shared_resumed", name) == logged(folder / "shared_whole", name)
@@ -121,8 +121,8 @@ def test_a_shared_model_resumes_to_the_same_bits(runs: tuple[Path, str]) -> None
 
 def test_another_number_of_processes_goes_on(runs: tuple[Path, str]) -> None:
     folder, said = runs
-    assert said.count("resuming after step 2; fp32, sdpa attention, processes: 1, which has all of the model\n") == 1
-    assert said.count("resuming after step 4; fp32, sdpa attention, processes: 4, model shared out") == 1
+    assert said.count("resuming after step 2; fp32, sdpa attention, the one process has all of the model") == 1
+    assert said.count("resuming after step 4; fp32, sdpa attention, model shared out, processes: 4") == 1
     for name in ("loss", "total_loss", "held_out_loss"):
         assert logged(folder / "shared", name) == pytest.approx(logged(folder / "one", name), rel=1e-5)
 
@@ -198,7 +198,7 @@ def test_compiled_layers_of_a_shared_model_have_the_losses_of_plain_ones(folder:
     settings = [STILL, ADAMW, {"data.corpus": str(folder / "stories.jsonl")}]
     plain, compiled = tmp_path / "plain", tmp_path / "compiled"
     legs = [leg(plain, 0, *settings), leg(compiled, 2, *settings, SHARDED, {"training.compile": "yes"})]
-    assert "compiled, processes: 2, model shared out" in run(legs, folder / "cache")
+    assert "compiled, model shared out, processes: 2" in run(legs, folder / "cache")
     assert logged(compiled) == pytest.approx(logged(plain), rel=1e-5)
 
 
