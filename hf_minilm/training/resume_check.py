@@ -95,7 +95,7 @@ def check_resume(plan: Plan, folder: Path) -> Outcome:
     _wait(_start(folder / "whole.yaml", plan.processes), folder / "whole.yaml")
     killed_after = _kill_after(_start(folder / "halved.yaml", plan.processes), halved / "checkpoints", plan.before)
     _wait(_start(folder / "halved.yaml", plan.processes_after), folder / "halved.yaml")
-    return _compare(plan, whole, halved, killed_after)
+    return compare(plan, whole, halved, killed_after=killed_after)
 
 
 def _recipe(plan: Plan) -> Recipe:
@@ -107,7 +107,9 @@ def _recipe(plan: Plan) -> Recipe:
         log_every=1,
         processes=None,
     )
-    evaluation = dataclasses.replace(plan.recipe.evaluation, every="never", rows=16, translations=4)
+    evaluation = dataclasses.replace(plan.recipe.evaluation, every="never", rows=16)
+    if plan.recipe.objective.name == "pairs":
+        evaluation = dataclasses.replace(evaluation, translations=4)
     return dataclasses.replace(plan.recipe, training=training, evaluation=evaluation)
 
 
@@ -162,7 +164,8 @@ def _kill_after(process: "subprocess.Popen[str]", checkpoints: Path, step: int) 
     return max(steps)
 
 
-def _compare(plan: Plan, whole: Path, halved: Path, killed_after: int) -> Outcome:
+def compare(plan: Plan, whole: Path, halved: Path, *, killed_after: int) -> Outcome:
+    """Compare the folders of the run in one go and of the one that was killed."""
     lines = [_losses(run) for run in (whole, halved)]
     last = [checkpoint_path(run / "checkpoints", plan.before + plan.after) for run in (whole, halved)]
     differences = _loss_differences(*lines, is_exact=plan.is_exact)
