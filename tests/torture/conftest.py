@@ -16,7 +16,7 @@ from tries import LINES, sentence  # noqa: E402
 
 from hf_minilm.data.world import World  # noqa: E402
 
-NUM_DOCUMENTS = 50
+NUM_DOCUMENTS = 24
 """About 80 rows of 32 tokens: three epochs in 40 steps of 6 rows."""
 
 

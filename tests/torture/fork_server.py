@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 # What a run imports, early or late.
 IMPORTED = (
@@ -136,7 +136,9 @@ def install(fault: dict[str, Any]) -> None:
 
         torch.nn.modules.module.register_module_forward_pre_hook(before_forward)
     elif fault["at"] == "file operation of a save":
-        _count_file_operations(checkpoint, pass_by)
+        _count_file_operations(checkpoint, pass_by, first_save=1)
+    elif fault["at"] == "file operation of the second save":
+        _count_file_operations(checkpoint, pass_by, first_save=2)
     else:
         owner, name = {
             "backward": (Accelerator, "backward"),
@@ -156,14 +158,15 @@ def _after(first: Callable[[], None], function: Callable[..., Any]) -> Callable[
     return both
 
 
-def _count_file_operations(checkpoint: Any, pass_by: Callable[[], None]) -> None:
+def _count_file_operations(checkpoint: Any, pass_by: Callable[[], None], *, first_save: int) -> None:
     """Count each open, mkdir, rename, remove, rmdir and fsync inside of saves, rotation included."""
-    inside = False
+    inside, saves = False, 0
     save, sync = checkpoint.save_checkpoint, os.fsync
 
     def saving(*arguments: Any, **options: Any) -> Any:
-        nonlocal inside
-        inside = True
+        nonlocal inside, saves
+        saves += 1
+        inside = saves >= first_save
         try:
             return save(*arguments, **options)
         finally:
@@ -185,7 +188,10 @@ def _count_file_operations(checkpoint: Any, pass_by: Callable[[], None]) -> None
 def perform(fault: dict[str, Any]) -> None:
     """Do a deed: a signal to oneself by its name, `raise`, `exit`, or `pause` with a file that says so."""
     deed = fault["do"]
-    Path(fault["mark"]).write_text(f"{time.monotonic()}")
+    mark = Path(fault["mark"])
+    writing = mark.with_name(f"{mark.name}.writing")
+    writing.write_text(f"{time.monotonic()}")
+    writing.rename(mark)
     if deed == "raise":
         raise RuntimeError("a fault that was asked for")
     if deed == "exit":
@@ -202,7 +208,7 @@ def _sleep_through_signals(seconds: float) -> None:
         time.sleep(0.01)
 
 
-def main() -> NoReturn | None:
+def main() -> None:
     """Import, say so, and serve."""
     for name in IMPORTED:
         importlib.import_module(name)

@@ -9,10 +9,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hf_minilm.training.checkpoint import find_damage, list_checkpoints, remove_leftovers
 from hf_minilm.training.recipe import TrainingSettings
@@ -28,6 +28,7 @@ TINY = {
     "model.overrides": '{"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}',
     "tokenizer.vocab_size": "300",
     "data.sequence_length": "32",
+    "data.validation_share": "0.2",
     "objective.next_sentence": "false",
     "training.precision": "fp32",
     "training.batch_rows": "6",
@@ -158,7 +159,7 @@ class Fault:
     def happened(self) -> float | None:
         """The moment at which it happened, None while it did not."""
         assert self.mark is not None
-        return float(self.mark.read_text() or "inf") if self.mark.exists() else None
+        return float(self.mark.read_text()) if self.mark.exists() else None
 
 
 @dataclass
@@ -199,18 +200,33 @@ class Job:
             assert rank.end(30) is not None
 
     @property
+    def last_end(self) -> float:
+        """The moment at which the last rank that has ended did."""
+        return max(ended[1] for rank in self.ranks if (ended := rank.end()) is not None)
+
+    @property
     def is_alive(self) -> bool:
         """Whether all ranks live."""
         return all(rank.end() is None for rank in self.ranks)
 
-    def wait_for(self, condition: Callable[[], Any], seconds: float = LONGEST_START) -> None:
-        """Wait until something is so, and the ranks live; see `wait`."""
-        deadline = time.monotonic() + seconds
+    def wait_for_step(self, step: int) -> None:
+        """Wait until a step is logged while all ranks live."""
+        self._wait_for(lambda: step_of(self.folder) >= step, while_=lambda: self.is_alive)
+
+    def wait_for_fault(self, number: int = 0) -> float:
+        """Wait until a fault has happened; gives the moment. Its rank may have ended of it."""
+        self._wait_for(
+            lambda: self.faults[number].happened, while_=lambda: any(each.end() is None for each in self.ranks)
+        )
+        return cast(float, self.faults[number].happened)
+
+    def _wait_for(self, condition: Callable[[], Any], *, while_: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + LONGEST_START
         while not condition():
-            if not self.is_alive or time.monotonic() > deadline:
-                alive = self.is_alive
+            if (not while_() and not condition()) or time.monotonic() > deadline:
+                why = "took too long" if while_() else "ended early"
                 self.kill_all()
-                raise AssertionError(f"the run {'took too long' if alive else 'ended early'}\n{self.text}")
+                raise AssertionError(f"the run {why}\n{self.text}")
             time.sleep(0.002)
 
     @property
@@ -279,11 +295,20 @@ class Workplace:
 
 
 class Launched:
-    """A run under a real launcher, in a session of its own."""
+    """A run under a real launcher, in a session of its own; what it prints lies beside its folder."""
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str], output: Path) -> None:
-        self.output = output
-        with output.open("wb") as file:
+    def __init__(
+        self,
+        launcher: Sequence[str],
+        folder: Path,
+        settings: Mapping[str, str],
+        environment: Mapping[str, str],
+        *,
+        name: str = "launcher",
+    ) -> None:
+        self.folder, self.output = folder, folder.with_name(f"{folder.name}-{name}.txt")
+        command = [*launcher, "-m", "hf_minilm.cli.main", *words(folder, settings)]
+        with self.output.open("wb") as file:
             self.process = subprocess.Popen(
                 command, env=environment, stdout=file, stderr=file, stdin=subprocess.DEVNULL, start_new_session=True
             )
@@ -305,9 +330,17 @@ class Launched:
             self.kill_all()
             raise AssertionError(f"the launcher must end within {seconds} s\n{self.text}") from None
 
-    def wait_for(self, condition: Callable[[], Any], seconds: float = LONGEST_START) -> None:
-        """Wait until something is so while the launcher lives."""
-        deadline = time.monotonic() + seconds
+    def wait_for_step(self, step: int) -> None:
+        """Wait until a step is logged while the launcher lives."""
+        self._wait_for(lambda: step_of(self.folder) >= step)
+
+    def wait_for_new_workers(self, old: Collection[int]) -> list[int]:
+        """Wait until there are ranks and none is one of these; gives their process ids."""
+        self._wait_for(lambda: (new := self.workers()) and not set(new) & set(old))
+        return self.workers()
+
+    def _wait_for(self, condition: Callable[[], Any]) -> None:
+        deadline = time.monotonic() + LONGEST_START
         while not condition():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.kill_all()

@@ -49,9 +49,7 @@ def test_a_run_that_is_killed_at_random_times_ends_with_the_bits_of_one_that_is_
                 folder, newest = workplace.new_folder("killed"), 0
 
 
-def start_with_a_kill(
-    workplace: Workplace, folder: Path, settings: dict[str, str], *, processes: int, row: Row
-) -> Job:
+def start_with_a_kill(workplace: Workplace, folder: Path, settings: dict[str, str], *, processes: int, row: Row) -> Job:
     """Start or go on with a run that is killed before a random file operation of a save, or at a random time."""
     if row.random.random() < 0.5:
         operation = row.random.randrange(1, 3 * OPERATIONS)

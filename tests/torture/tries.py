@@ -49,16 +49,23 @@ class Row:
     def attempt(self, what: str) -> Iterator[None]:
         """Count one try; its failure is kept for the end."""
         self.done += 1
-        self._is_void = False
+        self._is_void = self._is_last_good = False
         try:
             yield
+            self._is_last_good = True
             if self._is_void:
                 self.done -= 1
             else:
                 self.successes += 1
         except (AssertionError, OSError, ValueError, KeyError) as error:
             place = traceback.extract_tb(error.__traceback__)[-1]
-            self._failures.append(f"try {self.done}, {what}: line {place.lineno} of {Path(place.filename).name}: {error}")
+            where = f"line {place.lineno} of {Path(place.filename).name}"
+            self._failures.append(f"try {self.done}, {what}, {where}: {error}")
+
+    def count_more(self, number: int) -> None:
+        """Count more tries that ended as the last one did."""
+        self.done += number
+        self.successes += number if self._is_last_good else 0
 
     def void(self) -> None:
         """Say inside of a try that it does not count: what it was to injure had ended before."""
