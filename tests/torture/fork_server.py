@@ -8,6 +8,7 @@ A fault may be asked for with a rank: `{"at": place, "count": n, "do": deed}` ma
 """
 
 import contextlib
+import faulthandler
 import functools
 import importlib
 import json
@@ -106,6 +107,7 @@ def be_a_rank(request: dict[str, Any]) -> None:
     for source, target in ((nothing, 0), (output, 1), (output, 2)):
         os.dup2(source, target)
     os.environ.update(request["environment"])
+    faulthandler.register(signal.SIGUSR2)  # says where a rank is that does not end
     for fault in request["faults"]:
         install(fault)
     sys.argv = ["hf_minilm.cli.main", *request["words"]]

@@ -188,9 +188,22 @@ class Job:
             ended = rank.end(max(deadline - time.monotonic(), 0))
             codes.append(None if ended is None else ended[0])
         if None in codes:
+            where = self.where_it_is()
             self.kill_all()
-            raise AssertionError(f"ranks must end within {seconds} s, and of their exit codes are {codes}\n{self.text}")
+            raise AssertionError(f"exit codes {codes} after {seconds} s\n{where}")
         return [code for code in codes if code is not None]
+
+    def where_it_is(self) -> str:
+        """Say where the ranks that live are, with the processor time that they had, and what all printed."""
+        lines = []
+        for number, rank in enumerate(self.ranks):
+            if rank.end() is None:
+                ticks = Path(f"/proc/{rank.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+                seconds = sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+                lines.append(f"rank {number} lives and had {seconds:.1f} s of processor time")
+                os.kill(rank.pid, signal.SIGUSR2)
+        time.sleep(1)
+        return "\n".join([*lines, self.text])
 
     def kill_all(self) -> None:
         """End all ranks at once."""
@@ -225,8 +238,9 @@ class Job:
         while not condition():
             if (not while_() and not condition()) or time.monotonic() > deadline:
                 why = "took too long" if while_() else "ended early"
+                where = self.where_it_is()
                 self.kill_all()
-                raise AssertionError(f"the run {why}\n{self.text}")
+                raise AssertionError(f"the run {why}\n{where}")
             time.sleep(0.002)
 
     @property
