@@ -20,7 +20,7 @@ from hf_minilm.training.schedule import Budget
 
 CORPUS_FILE = "stories.jsonl"
 """Lies beside the run folders."""
-LONGEST_START = 180.0
+LONGEST_START = 300.0
 """Seconds in which a run must have begun to train, on a slow machine."""
 
 TINY = {
@@ -241,7 +241,7 @@ class Job:
                 where = self.where_it_is()
                 self.kill_all()
                 raise AssertionError(f"the run {why}\n{where}")
-            time.sleep(0.002)
+            time.sleep(0.01)
 
     @property
     def text(self) -> str:

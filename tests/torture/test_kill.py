@@ -4,7 +4,18 @@ import time
 from pathlib import Path
 
 import pytest
-from jobs import EACH_STEP, TINY, Fault, Job, Workplace, assert_checkpoints_are_whole, bits, logged, weights
+from jobs import (
+    EACH_STEP,
+    LONGEST_START,
+    TINY,
+    Fault,
+    Job,
+    Workplace,
+    assert_checkpoints_are_whole,
+    bits,
+    logged,
+    weights,
+)
 from tries import MARKS, Row
 
 from hf_minilm.training.checkpoint import checkpoint_path
@@ -14,8 +25,8 @@ pytestmark = MARKS
 STEPS = 40
 # Each of the first three saves and rotations of a life has about so many file operations.
 OPERATIONS = 75
-LONGEST_LIFE = 4.0
-LONGEST_END = 20.0
+LATEST_KILL = 4.0
+"""Seconds from the start of the ranks to a kill at a random time, at most."""
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -30,7 +41,7 @@ def test_a_run_that_is_killed_at_random_times_ends_with_the_bits_of_one_that_is_
         while row.done < row.tries and not row.is_lost:
             with row.attempt(f"a life that begins after step {newest}"):
                 job = start_with_a_kill(workplace, folder, settings, processes=processes, row=row)
-                codes = job.wait(LONGEST_END)
+                codes = job.wait(LONGEST_START)
                 if codes == [0] * processes:
                     row.void()
                 steps = assert_checkpoints_are_whole(folder)
@@ -57,7 +68,7 @@ def start_with_a_kill(workplace: Workplace, folder: Path, settings: dict[str, st
         return workplace.start(folder, settings, processes=processes, faults=[fault])
     job = workplace.start(folder, settings, processes=processes)
     victims = row.random.choice([range(processes), [row.random.randrange(processes)]])
-    time.sleep(row.random.uniform(0, LONGEST_LIFE))
+    time.sleep(row.random.uniform(0, LATEST_KILL))
     for rank in victims:
         job.kill(rank)
     return job

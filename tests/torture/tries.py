@@ -93,7 +93,7 @@ class Row:
         LINES.append(line)
         if "HF_MINILM_TORTURE_LOG" in os.environ:
             with Path(os.environ["HF_MINILM_TORTURE_LOG"]).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write(json.dumps({**line, "failures": self._failures}) + "\n")
         if error is None and self._failures:
             listed = "\n".join(self._failures)
             pytest.fail(f"{self.name} {self.case}: {len(self._failures)} of {self.done} failed, seed {SEED}\n{listed}")
