@@ -1,6 +1,5 @@
 """What all rows share: the corpora, and the process from which ranks are forked."""
 
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -11,13 +10,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 pytest.register_assert_rewrite("jobs")
 
-from jobs import CORPUS_FILE, ForkServer, Workplace  # noqa: E402 (found by the path above)
+from jobs import ForkServer, Workplace, write_corpora  # noqa: E402 (found by the path above)
 from tries import LINES, sentence  # noqa: E402
-
-from hf_minilm.data.world import World  # noqa: E402
-
-NUM_DOCUMENTS = 24
-"""About 80 rows of 32 tokens: three epochs in 40 steps of 6 rows."""
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -43,7 +37,5 @@ def server(environment: dict[str, str]) -> Iterator[ForkServer]:
 @pytest.fixture
 def workplace(tmp_path: Path, server: ForkServer, environment: dict[str, str]) -> Workplace:
     """A folder for run folders, with the corpora that they train on."""
-    world = World(("es", "en"))
-    stories = [json.dumps({"text": document.text}) for document in world.documents(NUM_DOCUMENTS)]
-    (tmp_path / CORPUS_FILE).write_text("\n".join(stories) + "\n", encoding="utf-8")
+    write_corpora(tmp_path)
     return Workplace(tmp_path, server, environment)

@@ -66,7 +66,7 @@ def assert_others_end(job: Job, rank: int, begin: float, longest: float, row: Ro
     """All other ranks end in time, with a code that is neither success nor a crash; gives what was printed."""
     others = [each for number, each in enumerate(job.ranks) if number != rank]
     ends = [each.end(max(begin + longest + 5 - time.monotonic(), 0)) for each in others]
-    text = job.text
+    text = job.where_it_is() if None in ends else job.text
     job.kill_all()
     codes = [end and end[0] for end in ends]
     assert None not in codes, f"exit codes {codes}: alive after {longest + 5} s\n{text}"

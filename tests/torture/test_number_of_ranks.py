@@ -5,7 +5,6 @@ All in one process: the parts of the ranks are made one after the other by the f
 
 import contextlib
 import itertools
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,13 +13,12 @@ from typing import Any
 
 import pytest
 import torch
-from jobs import CORPUS_FILE, OBJECTIVES, STILL, words
+from jobs import OBJECTIVES, STILL, words, write_corpora
 from tries import MARKS, Row
 
 from hf_minilm.data.objectives import Batch, Objective
 from hf_minilm.data.order import RowKey, RowOrder, share
 from hf_minilm.data.sequences import IGNORED
-from hf_minilm.data.world import World
 from hf_minilm.training.checkpoint import TrainingState
 from hf_minilm.training.loop import (
     add_up_gradient,
@@ -41,8 +39,7 @@ SCHEDULES = ("cosine", "linear", "wsd", "noam", "constant")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ranks")
-    stories = [json.dumps({"text": document.text}) for document in World(("es", "en")).documents(30)]
-    (folder / CORPUS_FILE).write_text("\n".join(stories) + "\n", encoding="utf-8")
+    write_corpora(folder)
     return folder
 
 
