@@ -268,6 +268,17 @@ def words(folder: Path, settings: Mapping[str, str]) -> list[str]:
     return ["pretrain", *(f"--set={name}={value}" for name, value in merged.items())]
 
 
+def slowness() -> float:
+    """How many times longer than alone a computation takes now, as others compute too; 1 on an idle machine.
+
+    The promises in seconds are those of an idle machine.
+    """
+    begin, computed = time.monotonic(), time.process_time()
+    while time.process_time() < computed + 0.1:
+        pass
+    return max(1.0, (time.monotonic() - begin) / 0.1)
+
+
 def free_port() -> int:
     """Find a port that nobody listens at."""
     with socket.socket() as listener:

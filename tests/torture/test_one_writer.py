@@ -2,7 +2,16 @@
 
 import time
 
-from jobs import Launched, Workplace, assert_checkpoints_are_whole, is_running, kill_if_alive, weights
+from jobs import (
+    LONGEST_START,
+    Launched,
+    Workplace,
+    assert_checkpoints_are_whole,
+    is_running,
+    kill_if_alive,
+    slowness,
+    weights,
+)
 from tries import MARKS, Row
 
 pytestmark = MARKS
@@ -34,15 +43,19 @@ def start_again_at_once(workplace: Workplace, launched: Launched, orphans: list[
     """Start the run of a killed launcher again, and see that its ranks end and that there is only one writer."""
     begin = time.monotonic()
     again = workplace.start(launched.folder, LONG, processes=2)
-    while any(is_running(pid) for pid in orphans) and time.monotonic() < begin + LONGEST_ORPHAN:
+    slow = slowness()
+    row.measure("slowness", slow)
+    while any(is_running(pid) for pid in orphans) and time.monotonic() < begin + LONGEST_ORPHAN * slow:
         time.sleep(0.01)
     left = [pid for pid in orphans if is_running(pid)]
     row.measure("orphan", time.monotonic() - begin)
-    ended = again.ranks[0].end(20.0 if left else 1.0)
+    ended = again.ranks[0].end(20.0 * slow if left else 1.0)
     again.kill_all()
     is_refused = ended is not None and ended[0] == 2 and "must have one writer" in again.text
     assert ended is None or is_refused, f"{ended}\n{again.text}"
-    assert not left, f"{len(left)} ranks live on after {LONGEST_ORPHAN} s; the second start is refused: {is_refused}"
+    assert not left, (
+        f"{len(left)} ranks live on after {time.monotonic() - begin:.1f} s; the second start is refused: {is_refused}"
+    )
 
 
 def test_a_second_job_in_a_folder_is_refused_and_does_not_disturb_the_first(workplace: Workplace) -> None:
@@ -53,10 +66,12 @@ def test_a_second_job_in_a_folder_is_refused_and_does_not_disturb_the_first(work
             with row.attempt(f"job {number}"):
                 first = workplace.start(workplace.new_folder("shared"), settings, processes=2)
                 first.wait_for_step(row.random.randrange(1, 10))
+                begin = time.monotonic()
                 second = workplace.start(first.folder, settings, processes=row.random.choice([1, 2]))
-                codes = second.wait(20)
+                codes = second.wait(LONGEST_START)
+                row.measure("refusal", second.last_end - begin)
                 text = second.text
-                assert first.wait(60) == [0, 0], first.text
+                assert first.wait(LONGEST_START) == [0, 0], first.text
                 assert codes[0] == 2, f"exit codes {codes}\n{text}"
                 assert all(code > 0 for code in codes), f"exit codes {codes}\n{text}"
                 assert "must have one writer" in text

@@ -13,6 +13,7 @@ from jobs import (
     assert_checkpoints_are_whole,
     free_port,
     kill_if_alive,
+    slowness,
     step_of,
 )
 from tries import MARKS, Row
@@ -52,11 +53,13 @@ def stop_ranks(workplace: Workplace, number: int, way: str, rank: int, row: Row)
     elif way == "twice":
         time.sleep(row.random.uniform(0, 0.1))
         job.kill(rank, number)
-    codes = job.wait(30)
+    slow = slowness()
+    codes = job.wait(30 * slow)
     assert codes == [128 + number] * 2, f"exit codes {codes}\n{job.text}"
     took = job.last_end - begin - (PAUSE if way == "in a save" else 0)
     row.measure("end", took)
-    assert took < LONGEST_END, f"{took:.1f} s"
+    row.measure("slowness", slow)
+    assert took < LONGEST_END * slow, f"{took:.1f} s, where all takes {slow:.1f} times as long as alone"
     assert_all_is_saved(job)
     assert "the same command goes on" in job.text
 
