@@ -21,8 +21,8 @@ from hf_minilm.training.recipe import TrainingSettings
 from hf_minilm.training.schedule import Budget
 
 CORPUS_FILE, PAIRS_FILE = "stories.jsonl", "pairs.tsv"
-LONGEST_START = 300.0
-"""Seconds in which a run must have begun to train, on a slow machine."""
+LONGEST_WAIT = 120.0
+"""Seconds after which nothing more is expected of a run, on an idle machine."""
 
 TINY = {
     "model.preset": "bert",  # dropout and biases, so that every source of randomness takes part
@@ -76,7 +76,7 @@ class ForkServer:
         self._unread = b""
         self._started: list[int] = []
         self._ended: dict[int, tuple[int, float]] = {}
-        self._await(lambda: self._started, seconds=LONGEST_START)
+        self._await(lambda: self._started, seconds=patience())
         self.pid = self._started.pop()
 
     def start(self, request: Mapping[str, Any]) -> "ForkedRank":
@@ -175,12 +175,13 @@ class Job:
             os.kill(self.ranks[rank].pid, number)
         return time.monotonic()
 
-    def wait(self, seconds: float) -> list[int]:
+    def wait(self, seconds: float | None = None) -> list[int]:
         """Wait for the end of all ranks; gives their exit codes.
 
         Raises:
             AssertionError: If one still lives after so many seconds; all are killed first.
         """
+        seconds = seconds or patience()
         deadline = time.monotonic() + seconds
         codes = []
         for rank in self.ranks:
@@ -233,7 +234,7 @@ class Job:
         return cast(float, self.faults[number].happened)
 
     def _wait_for(self, condition: Callable[[], Any], *, while_: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + LONGEST_START
+        deadline = time.monotonic() + patience()
         while not condition():
             if (not while_() and not condition()) or time.monotonic() > deadline:
                 why = "took too long" if while_() else "ended early"
@@ -277,6 +278,11 @@ def slowness() -> float:
     while time.process_time() < computed + 0.1:
         pass
     return max(1.0, (time.monotonic() - begin) / 0.1)
+
+
+def patience() -> float:
+    """Seconds after which nothing more is expected of a run."""
+    return LONGEST_WAIT * slowness()
 
 
 def free_port() -> int:
@@ -323,7 +329,7 @@ class Workplace:
     def finish(self, folder: Path, settings: Mapping[str, str], *, processes: int = 1) -> Path:
         """Start a run or go on with it, to its end; gives its folder."""
         job = self.start(folder, settings, processes=processes)
-        codes = job.wait(LONGEST_START)
+        codes = job.wait()
         assert codes == [0] * processes, f"exit codes {codes}\n{job.text}"
         return folder
 
@@ -356,8 +362,9 @@ class Launched:
                 ranks.setdefault(int(rank), pid)
         return [ranks[rank] for rank in sorted(ranks)]
 
-    def wait(self, seconds: float) -> int:
-        """Wait for the end, and give the exit code; everything is killed if it takes longer."""
+    def wait(self) -> int:
+        """Wait for the end, and give the exit code; everything is killed if it takes too long."""
+        seconds = patience()
         try:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -374,7 +381,7 @@ class Launched:
         return self.workers()
 
     def _wait_for(self, condition: Callable[[], Any]) -> None:
-        deadline = time.monotonic() + LONGEST_START
+        deadline = time.monotonic() + patience()
         while not condition():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.kill_all()

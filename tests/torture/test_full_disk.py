@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from jobs import CORPUS_FILE, LONGEST_START, Fault, Workplace, assert_checkpoints_are_whole, kill_if_alive, weights
+from jobs import CORPUS_FILE, Fault, Workplace, assert_checkpoints_are_whole, kill_if_alive, weights
 from tries import MARKS, Row
 
 pytestmark = MARKS
@@ -58,7 +58,7 @@ def fill_up_in_a_save(workplace: Workplace, folder: Path, operation: int, *, pro
     ballast = folder.parent / "ballast"
     fill(ballast)
     kill_if_alive(job.ranks[0].pid, signal.SIGCONT)
-    codes = job.wait(LONGEST_START)
+    codes = job.wait()
     ballast.unlink()
     assert codes[0] == 2, f"exit codes {codes}\n{job.text}"
     assert all(code > 0 for code in codes), f"exit codes {codes}\n{job.text}"

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from jobs import (
     EACH_STEP,
-    LONGEST_START,
     TINY,
     Fault,
     Job,
@@ -41,7 +40,7 @@ def test_a_run_that_is_killed_at_random_times_ends_with_the_bits_of_one_that_is_
         while row.done < row.tries and not row.is_lost:
             with row.attempt(f"a life that begins after step {newest}"):
                 job = start_with_a_kill(workplace, folder, settings, processes=processes, row=row)
-                codes = job.wait(LONGEST_START)
+                codes = job.wait()
                 if codes == [0] * processes:
                     row.void()
                 steps = assert_checkpoints_are_whole(folder)

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from jobs import LONGEST_START, Launched, Workplace, free_port
+from jobs import Launched, Workplace, free_port
 from tries import MARKS, Row
 
 pytestmark = MARKS
@@ -52,7 +52,7 @@ def test_two_processes_that_were_asked_for_are_two_or_the_line_that_works_is_sai
                 launcher = line.replace("PORT", f"{free_port()}").replace("CONFIG", str(config_file)).split()
                 folder, environment = workplace.new_folder("launched"), {**workplace.environment, **variables}
                 launched = Launched(launcher, folder, {**SHORT, **settings}, environment)
-                code = launched.wait(LONGEST_START)
+                code = launched.wait()
                 running = re.findall(r"processes: (\d+)", launched.text)
                 is_told = "torchrun --standalone --nproc_per_node 2" in launched.text
                 is_right = (code == 0 and running == ["2"]) or (code != 0 and is_told)

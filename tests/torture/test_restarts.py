@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 
-from jobs import LONGEST_START, Launched, Workplace, kill_if_alive, step_of, weights
+from jobs import Launched, Workplace, kill_if_alive, step_of, weights
 from tries import MARKS, Row
 
 pytestmark = MARKS
@@ -21,7 +21,7 @@ def test_a_run_that_torchrun_restarts_has_the_bits_of_one_without_a_fault(workpl
             with row.attempt(f"a rank killed after each of steps {stops}"):
                 launched = Launched(AGENT, workplace.new_folder("restarted"), SETTINGS, workplace.environment)
                 injure(launched, stops, row)
-                assert launched.wait(LONGEST_START) == 0, launched.text
+                assert launched.wait() == 0, launched.text
                 assert weights(launched.folder) == whole
             # Each fault was a try, and they succeed together.
             row.count_more(FAULTS_EACH - 1)

@@ -4,7 +4,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from jobs import LONGEST_START, OBJECTIVES, STILL, Fault, Workplace, assert_checkpoints_are_whole, bits, logged, weights
+from jobs import OBJECTIVES, STILL, Fault, Workplace, assert_checkpoints_are_whole, bits, logged, weights
 from tries import IS_FULL, MARKS, Row
 
 from hf_minilm.training.checkpoint import checkpoint_path
@@ -33,7 +33,7 @@ def go_on_until(
     passage = (len(steps) - 1) * MICRO_BATCHES[processes] + 1
     fault = Fault(rank, at="backward", count=passage, do="SIGTERM")
     job = workplace.start(folder, settings, processes=processes, faults=[fault])
-    codes = job.wait(LONGEST_START)
+    codes = job.wait()
     assert codes == [128 + signal.SIGTERM] * processes, f"exit codes {codes}\n{job.text}"
 
 

@@ -5,7 +5,6 @@ import time
 
 import pytest
 from jobs import (
-    LONGEST_START,
     Fault,
     Job,
     Launched,
@@ -81,7 +80,7 @@ def test_a_signal_to_the_launcher_leaves_one_consistent_checkpoint_and_no_rank(w
                 assert len(workers) == 2
                 begin = time.monotonic()
                 kill_if_alive(launched.process.pid, number)
-                code = launched.wait(LONGEST_START)
+                code = launched.wait()
                 row.measure("end of torchrun", time.monotonic() - begin)
                 assert code != 0
                 assert not [pid for pid in workers if kill_if_alive(pid)], "a rank outlives the launcher"
