@@ -13,6 +13,7 @@ from jobs import (
     assert_checkpoints_are_whole,
     bits,
     logged,
+    slowness,
     weights,
 )
 from tries import MARKS, Row
@@ -25,7 +26,7 @@ STEPS = 40
 # Each of the first three saves and rotations of a life has about so many file operations.
 OPERATIONS = 75
 LATEST_KILL = 4.0
-"""Seconds from the start of the ranks to a kill at a random time, at most."""
+"""Seconds from the start of the ranks to a kill at a random time, at most, on an idle machine."""
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -67,7 +68,7 @@ def start_with_a_kill(workplace: Workplace, folder: Path, settings: dict[str, st
         return workplace.start(folder, settings, processes=processes, faults=[fault])
     job = workplace.start(folder, settings, processes=processes)
     victims = row.random.choice([range(processes), [row.random.randrange(processes)]])
-    time.sleep(row.random.uniform(0, LATEST_KILL))
+    time.sleep(row.random.uniform(0, LATEST_KILL * slowness()))
     for rank in victims:
         job.kill(rank)
     return job
