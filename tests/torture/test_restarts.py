@@ -10,7 +10,8 @@ pytestmark = MARKS
 
 FAULTS_EACH = 3
 SETTINGS = {"training.budget": "60steps", "training.save_every": "5steps"}
-AGENT = ["torchrun", "--standalone", "--max-restarts", f"{FAULTS_EACH}", "--nproc_per_node", "2"]
+# Two more restarts than faults: once a new group of ranks could not connect, on a machine that was busy twelvefold.
+AGENT = ["torchrun", "--standalone", "--max-restarts", f"{FAULTS_EACH + 2}", "--nproc_per_node", "2"]
 
 
 def test_a_run_that_torchrun_restarts_has_the_bits_of_one_without_a_fault(workplace: Workplace) -> None:
