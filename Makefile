@@ -1,6 +1,6 @@
 PYTHON ?= python
 
-.PHONY: check test conformance format
+.PHONY: check test conformance torture format
 
 check:  ## All that must pass before a change goes in.
 	$(PYTHON) -m ruff check .
@@ -14,6 +14,9 @@ test:  ## The tests alone; make test PYTEST_ARGUMENTS="tests/data -x" runs some 
 
 conformance:  ## transformers' own common tests over our classes; fetches its source distribution into the cache once.
 	$(PYTHON) -m pytest tests/conformance -m conformance $(PYTEST_ARGUMENTS)
+
+torture:  ## Real runs, injured row by row as often as for a release; hours. Without the variable, few times: minutes.
+	HF_MINILM_TORTURE=full $(PYTHON) -m pytest tests/torture -m slow $(PYTEST_ARGUMENTS)
 
 format:  ## Rewrite the code in the project's form.
 	$(PYTHON) -m ruff check --fix .

@@ -17,8 +17,10 @@ class MetricsLog:
     def __init__(self, path: Path, *, step: int) -> None:
         self.path = path
         self.lines = [line for line in read_metrics(path) if line["step"] <= step]
-        text = "".join(json.dumps(line) + "\n" for line in self.lines)
-        path.write_text(text, encoding="utf-8")
+        # Beside its place first: what was logged before the checkpoint is nowhere else, should this process be killed.
+        writing = path.with_name(f".{path.name}.writing")
+        writing.write_text("".join(json.dumps(line) + "\n" for line in self.lines), encoding="utf-8")
+        writing.replace(path)
 
     def write(self, line: dict[str, Any]) -> None:
         """Add one line; it holds `step`, and plain numbers."""
