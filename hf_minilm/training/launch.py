@@ -3,6 +3,7 @@
 import functools
 import os
 import timeit
+from collections.abc import Mapping
 from typing import cast
 
 import torch
@@ -50,7 +51,7 @@ def start_accelerator(precision: str, *, trackers: tuple[str, ...], folder: str)
     Raises:
         ValueError: If the number of processes is not what the launcher asked for, with the line that works.
     """
-    asked = int(os.environ.get("WORLD_SIZE", "1"))
+    asked = processes_asked_for(os.environ)
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
         mixed_precision="bf16" if precision == "bf16" else "no",
@@ -58,8 +59,19 @@ def start_accelerator(precision: str, *, trackers: tuple[str, ...], folder: str)
         project_dir=folder,
         kwargs_handlers=[InitProcessGroupKwargs(timeout=FIRST_STEP_TIMEOUT)],
     )
-    check_processes(accelerator.num_processes, asked, what="the launcher's WORLD_SIZE")
+    check_processes(accelerator.num_processes, asked, what="the launcher's")
     return accelerator
+
+
+def processes_asked_for(environment: Mapping[str, str]) -> int:
+    """Read from a process's environment how many its launcher was asked for; at least 2 where it does not say more.
+
+    `accelerate launch --num_processes 2` starts a single process without a GPU, and says nothing. But it names the port
+    at which several would have met, without the number of processes that a real launcher gives beside it.
+    """
+    if "WORLD_SIZE" not in environment and "ACCELERATE_MIXED_PRECISION" in environment:
+        return 2 if "MASTER_PORT" in environment else 1
+    return int(environment.get("WORLD_SIZE", "1"))
 
 
 def check_processes(running: int, asked: int, *, what: str) -> None:

@@ -59,6 +59,7 @@ class Training:
         describe_rows: Says for a person how the texts of some rows begin.
         evaluate: Measures the model on held-out text, on all processes together; `held_out_loss` in nats.
         save: Writes a checkpoint of a state on the main process; called on all.
+        settle: Waits on all processes until what was saved is on the disk.
         whole: The plain model beside a sharded one; None: each process has a whole model.
     """
 
@@ -72,6 +73,7 @@ class Training:
     describe_rows: Callable[[list[RowKey]], str]
     evaluate: Callable[[], dict[str, float]]
     save: Callable[[TrainingState], None]
+    settle: Callable[[], None]
     whole: WholeModel | None = None
 
     @property
@@ -97,7 +99,7 @@ def train(training: Training, state: TrainingState) -> TrainingState:
     Raises:
         NonFiniteError: If the losses or gradients of too many steps in a row are NaN or infinite.
         ProcessLostError: If another process does not answer.
-        Stopped: If SIGTERM or SIGINT asked for it, on any process.
+        Stopped: If SIGTERM, SIGINT or SIGUSR1 asked for it, on any process.
     """
     settings = training.recipe.training
     order = RowOrder(training.objective.rows_in_epoch, settings.batch_rows, seed=settings.seed)
@@ -116,6 +118,7 @@ def train(training: Training, state: TrainingState) -> TrainingState:
             if done:
                 return state
             if agreed.signal_number:
+                training.settle()
                 raise Stopped(agreed.signal_number, state.step)
             rate, rows = set_rate(training, state), order.rows(state.step)
             losses = add_up_gradient(
@@ -358,13 +361,16 @@ class ReceivedSignal:
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[ReceivedSignal]:
-    """Note SIGTERM and SIGINT instead of dying of them; the loop looks between two steps."""
+    """Note a signal instead of dying of it; the loop looks between two steps.
+
+    SIGUSR1 is how some clusters' queues say that a job's time is nearly over.
+    """
     received = ReceivedSignal()
 
     def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 (the signature of a handler)
         received.number = number
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
     try:
         yield received
     finally:

@@ -253,8 +253,11 @@ def longest_text(config: MiniLMConfig | MiniLMSeq2SeqConfig) -> int:
 def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, *, attention: str) -> PreTrainedModel:
     """Build a model with initial weights that the seed decides, and with an attention kernel, by its name."""
     torch.manual_seed(recipe.training.seed)
-    config = build_config(recipe, tokenizer)
-    return model_class(recipe)._from_config(config, attn_implementation=attention)
+    model = model_class(recipe)._from_config(build_config(recipe, tokenizer), attn_implementation=attention)
+    if isinstance(model.config, MiniLMSeq2SeqConfig):
+        # As `from_pretrained` does, so that a run which went on writes the same configuration.
+        model.config.encoder.dtype = model.config.decoder.dtype = model.dtype
+    return model
 
 
 def model_class(recipe: Recipe) -> type[PreTrainedModel]:

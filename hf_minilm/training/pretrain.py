@@ -109,9 +109,10 @@ def pretrain(recipe: Recipe, *, accept_changes: bool = False) -> str:
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(RunLock(folder))
             claim_folder(recipe, folder, accept_changes=accept_changes)
-            if (folder / REPORT_FILE).exists() and processes.number == 1:
-                return (folder / REPORT_FILE).read_text(encoding="utf-8") + _finished_line(folder)
             remove_leftovers(folder / "checkpoints")
+        is_finished = processes.is_main and (folder / REPORT_FILE).exists()
+        if processes.gather([is_finished]).any():
+            return (folder / REPORT_FILE).read_text(encoding="utf-8") + _finished_line(folder) if is_finished else ""
         if not sys.stderr.isatty():
             transformers_logging.disable_progress_bar()
         with processes.main_first():
@@ -121,7 +122,7 @@ def pretrain(recipe: Recipe, *, accept_changes: bool = False) -> str:
             recipe, data, folder, accelerator=accelerator, processes=processes, background=background
         )
         state = train(training, state)
-        background.wait()
+        training.settle()
         with training.gathered():
             report = _finish(training, data, state, folder) if processes.is_main else ""
             processes.wait()
@@ -257,9 +258,25 @@ def _prepare_training(
                 background=background,
             )
 
+    def settle() -> None:
+        background.wait()
+        # A launcher whose first process ends stops the others, the one that still saves among them.
+        processes.wait()
+
     metrics = MetricsLog(folder / "metrics.jsonl", step=state.step) if processes.is_main else None
     training = Training(
-        recipe, accelerator, processes, wrapped, prepared, data.train, metrics, describe_rows, evaluate, save, whole
+        recipe=recipe,
+        accelerator=accelerator,
+        processes=processes,
+        model=wrapped,
+        optimizer=prepared,
+        objective=data.train,
+        metrics=metrics,
+        describe_rows=describe_rows,
+        evaluate=evaluate,
+        save=save,
+        settle=settle,
+        whole=whole,
     )
     return training, state
 
