@@ -240,13 +240,11 @@ def find_damage(checkpoint: Path, *, only: str | None = None) -> str | None:
         return f"{MANIFEST_FILE} is not as it was written"
     if step != checkpoint_step(checkpoint):
         return f"{MANIFEST_FILE} is that of step {step}"
-    foreign = _find_foreign_file(checkpoint, files)
-    if foreign is not None:
-        return foreign
     damages = (
         _find_file_damage(checkpoint, name, expected) for name, expected in files.items() if only in (None, name)
     )
-    return next((damage for damage in damages if damage is not None), None)
+    damage = next((damage for damage in damages if damage is not None), None)
+    return _find_foreign_file(checkpoint, files) if damage is None else damage
 
 
 def remove_leftovers(folder: Path) -> None:
