@@ -26,7 +26,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import safe_open
@@ -410,7 +410,7 @@ def load_model(
     try:
         with safe_open(path, framework="pt") as file:
             kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        model, found = model_class.from_pretrained(
+        opened: tuple[PreTrainedModel, dict[str, Any]] = cast(Any, model_class).from_pretrained(
             checkpoint,
             config=config,
             attn_implementation=attention,
@@ -424,6 +424,7 @@ def load_model(
         raise ValueError(
             f"weights ({path}) must be those of the recipe's model; choose an older checkpoint ({_one_line(error)})."
         ) from error
+    model, found = opened
     wrong = sorted(name for name, kind in kinds.items() if kind != "F32")
     for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         wrong += sorted(map(str, found.get(what) or ()))
