@@ -10,6 +10,8 @@ from . import bench, check, pretrain, resume_check
 
 SUBCOMMANDS = {"pretrain": pretrain, "check": check, "bench": bench, "resume-check": resume_check}
 
+_LONGEST_LINE = 2_000  # characters
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand.
@@ -39,7 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    """Write an error on one line of bounded length, in which no character can do anything to a terminal."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if len(text) > _LONGEST_LINE:
+        text = f"{text[: _LONGEST_LINE // 2]} ... {text[-_LONGEST_LINE // 2 :]}"
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
 if __name__ == "__main__":

@@ -9,14 +9,16 @@ import difflib
 import glob
 import hashlib
 import itertools
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from .document import Document
 from .documentation import documentation_versions, installed_documentation
+from .limits import LONG_WORDS, REPLACED, has_long_word
 from .readers import SUFFIXES, HubDataset, read_file, suffix_of
 from .world import World, check_split
 
@@ -25,7 +27,7 @@ BUILTIN_SOURCES = ("builtin:world", "builtin:docs")
 SAMPLED_STORIES = 64  # the opening stories of a built-in source show a change of its lexicon or grammar
 _FEWEST_HELD_OUT_STORIES = 200
 # Part of every fingerprint: a change in how sources become documents needs another number.
-_READING_VERSION = 1
+_READING_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,29 @@ class SourceFile:
 
 
 Part = SourceFile | HubDataset | str
+
+
+class Stamps:
+    """Sizes and times of files whose bytes were hashed: what is kept of a file bears that hash."""
+
+    def __init__(self) -> None:
+        self._stamps: dict[Path, tuple[int, int]] = {}
+
+    def identity(self, file: SourceFile) -> str:
+        """The file's identity, and a note of when it was taken."""
+        self._stamps[file.path] = _stamp(file.path)
+        return file.identity()
+
+    def check(self) -> None:
+        """Raises ValueError where a file has another size or time than before its bytes were hashed."""
+        for path, stamp in self._stamps.items():
+            if _stamp(path) != stamp:
+                raise ValueError(f"file ({path}) must stay as it is while it is read, and changed; start again.")
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    now = path.stat()
+    return now.st_size, now.st_mtime_ns
 
 
 class Corpus:
@@ -91,6 +116,8 @@ class Corpus:
         self._world_documents = world_documents
         self._validation_share = validation_share
         self._skipped: Counter[str] = Counter()
+        self._changed: Counter[str] = Counter()
+        self._stamps = Stamps()
         self._fingerprint: str | None = None
         self._world = World(languages, seed=seed) if "builtin:world" in sources else None
         self._only_world = list(sources) == ["builtin:world"]
@@ -108,6 +135,11 @@ class Corpus:
         The files are known from the start, what is empty after the latest pass over `documents`.
         """
         return dict(self._skipped_paths + self._skipped)
+
+    @property
+    def changed(self) -> dict[str, int]:
+        """How much was cut or replaced in the latest pass over `documents`, see `limits`."""
+        return dict(self._changed)
 
     def documents(self, split: Split) -> Iterator[Document]:
         """Streams the documents of one part, the same ones in the same order each time.
@@ -130,8 +162,13 @@ class Corpus:
             self._fingerprint = joint_hash((settings, *map(self._identity, self._parts)))
         return self._fingerprint
 
+    def check_unchanged(self) -> None:
+        """Raises ValueError where a file has changed since `fingerprint` was first asked for."""
+        self._stamps.check()
+
     def _divide(self, split: Split) -> Iterator[Document]:
         skipped = self._skipped = Counter()
+        self._changed = Counter()
         if self._world is not None:
             yield from self._stories(self._world, split)
         documents = self._found_documents(skipped)
@@ -153,6 +190,7 @@ class Corpus:
             for document in self._read(part):
                 if document.paragraphs:
                     has_text = True
+                    self._note_changes(document)
                     yield document
                 else:
                     skipped["empty documents"] += 1
@@ -161,12 +199,20 @@ class Corpus:
                     raise ValueError(f"file ({part.path}) must have text; remove it from the sources or fill it.")
                 skipped["empty files"] += 1
 
+    def _note_changes(self, document: Document) -> None:
+        if self._encoding_errors == "replace" and any("\ufffd" in paragraph for paragraph in document.paragraphs):
+            self._changed[REPLACED] += 1
+        if any(map(has_long_word, document.paragraphs)):
+            self._changed[LONG_WORDS] += 1
+
     def _read(self, part: Part) -> Iterator[Document]:
+        settings: dict[str, Any] = {"encoding_errors": self._encoding_errors, "changed": self._changed}
         if isinstance(part, SourceFile):
-            return read_file(part.path, encoding_errors=self._encoding_errors)
-        if isinstance(part, HubDataset):
-            return part.documents(encoding_errors=self._encoding_errors)
-        return iter(installed_documentation() if part == "builtin:docs" else ())
+            yield from read_file(part.path, **settings)
+        elif isinstance(part, HubDataset):
+            yield from part.documents(**settings)
+        elif part == "builtin:docs":
+            yield from installed_documentation()
 
     def _part_of_single(self, documents: list[Document], split: Split) -> Document:
         if not documents:
@@ -183,7 +229,7 @@ class Corpus:
 
     def _identity(self, part: Part) -> str:
         if isinstance(part, SourceFile):
-            return part.identity()
+            return self._stamps.identity(part)
         if isinstance(part, HubDataset):
             return f"hub {part.fingerprint()}"
         if part == "builtin:docs":
@@ -283,9 +329,8 @@ def _files(source: str, suffixes: Sequence[str], skipped: "Counter[str]") -> lis
         if suffix_of(path, suffixes) is None:
             raise ValueError(f"source ({source}) must end in one of {', '.join(suffixes)}; rename or convert it.")
         return [SourceFile(path, named=True)]
-    # Path.glob takes no absolute pattern. A name that exists is no pattern, whatever characters it has.
-    pattern = glob.escape(str(path)) if path.is_dir() else str(path)
-    matches = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207
+    # A name that exists is no pattern, whatever characters it has.
+    matches = [path] if path.exists() else _matches(path)
     if not matches:
         raise FileNotFoundError(f"source ({source}) must be a file, folder or glob that exists; check the path.")
     found = list(itertools.chain.from_iterable(map(_files_under, matches)))
@@ -296,12 +341,36 @@ def _files(source: str, suffixes: Sequence[str], skipped: "Counter[str]") -> lis
     return known
 
 
+def _matches(pattern: Path) -> list[Path]:
+    """The paths that match, sorted. `**` follows no link to a folder: two that go round in a circle would never end."""
+    parts = pattern.parts
+    fixed = next((place for place, part in enumerate(parts) if glob.has_magic(part)), None)
+    if fixed is None:
+        return []
+    base, rest = Path(*parts[:fixed]), parts[fixed:]
+    found = sorted(base.glob("/".join(rest)))
+    if any(_is_hidden(part) for part in rest):
+        return found
+    return [match for match in found if not any(map(_is_hidden, match.relative_to(base).parts))]
+
+
 def _files_under(path: Path) -> list[Path]:
     """The file itself, or the files in the folder and below that are not hidden, sorted by their relative path."""
-    if path.is_file():
-        return [path]
-    found = {file.relative_to(path): file for file in path.rglob("*") if file.is_file()}
-    return [found[name] for name in sorted(found) if not any(part.startswith(".") for part in name.parts)]
+    if not path.is_dir():
+        return [path] if path.is_file() else []
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    found: list[Path] = []
+    for folder, folders, names in os.walk(path, onerror=fail):
+        folders[:] = [name for name in folders if not _is_hidden(name)]
+        found += [Path(folder, name) for name in names if not _is_hidden(name)]
+    return sorted((file for file in found if file.is_file()), key=lambda file: file.relative_to(path))
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") and name != ".."
 
 
 def _is_held_out(index: int, share: float) -> bool:

@@ -16,27 +16,31 @@ from .corpus import (
     Part,
     SourceFile,
     Split,
+    Stamps,
     check_settings,
     falls_under,
     joint_hash,
     num_stories,
     resolve_sources,
 )
+from .limits import LONGEST_PARAGRAPH, REPLACED
 from .readers import (
     HubDataset,
     clean,
     clean_value,
-    decoded_lines,
+    decoded_pieces,
     json_records,
     parquet_records,
     shown_keys,
     suffix_of,
+    whole_lines,
 )
 from .world import check_split
 from .world_pairs import WorldPairs
 
 BUILTIN_PAIRS = "builtin:pairs"
 PAIR_SUFFIXES = (".tsv", ".tsv.gz", ".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
+_LONG_SIDE = f"pairs with a side of over {LONGEST_PARAGRAPH:,} characters"
 _COLUMNS = ("source", "target")  # of a TSV file without a header, and of the built-in stories
 _NESTED_KEY = "translation"  # holds the texts of each language in the Hub's translation data sets
 # Part of every fingerprint: a change in how sources become pairs needs another number.
@@ -103,6 +107,8 @@ class PairCorpus:
         self._world_documents = world_documents
         self._validation_share = validation_share
         self._skipped: Counter[str] = Counter()
+        self._changed: Counter[str] = Counter()
+        self._stamps = Stamps()
         self._fingerprint: str | None = None
         self._world = WorldPairs(seed=seed) if BUILTIN_PAIRS in sources else None
         self._seed = seed
@@ -121,11 +127,16 @@ class PairCorpus:
 
     @property
     def skipped(self) -> dict[str, int]:
-        """How many "unknown files", "repeated sources", "empty files" and "pairs with an empty side" were passed over.
+        """How many files, sources and pairs were passed over, by why.
 
         The files are known from the start, what is empty after the latest pass over `pairs`.
         """
         return dict(self._skipped_paths + self._skipped)
+
+    @property
+    def changed(self) -> dict[str, int]:
+        """How much was replaced in the latest pass over `pairs`, see `limits`."""
+        return dict(self._changed)
 
     def pairs(self, split: Split) -> Iterator[Pair]:
         """Streams the pairs of one part, the same ones in the same order each time; repeated pairs are repeated.
@@ -148,8 +159,13 @@ class PairCorpus:
             self._fingerprint = joint_hash((settings, *map(self._identity, self._parts)))
         return self._fingerprint
 
+    def check_unchanged(self) -> None:
+        """Raises ValueError where a file has changed since `fingerprint` was first asked for."""
+        self._stamps.check()
+
     def _divide(self, split: Split) -> Iterator[Pair]:
         skipped = self._skipped = Counter()
+        self._changed = Counter()
         num_pairs = 0
         for pair in itertools.chain(self._stories(split), self._found_pairs(split, skipped)):
             num_pairs += 1
@@ -176,6 +192,11 @@ class PairCorpus:
                     skipped["pairs with an empty side"] += 1
                     continue
                 is_empty = False
+                if max(len(pair.source), len(pair.target)) > LONGEST_PARAGRAPH:
+                    skipped[_LONG_SIDE] += 1
+                    continue
+                if self._encoding_errors == "replace" and "\ufffd" in pair.source + pair.target:
+                    self._changed[REPLACED] += 1
                 if falls_under(pair.source.encode(), self._validation_share) == (split == "validation"):
                     yield pair
             if isinstance(part, SourceFile) and is_empty:
@@ -185,15 +206,14 @@ class PairCorpus:
 
     def _read(self, part: Part) -> Iterator[Pair]:
         if isinstance(part, SourceFile):
-            return read_pairs(part.path, self._fields, encoding_errors=self._encoding_errors)
-        if isinstance(part, HubDataset):
-            rows = part.rows()
-            return (_record_pair(row, place, self._fields, self._encoding_errors) for place, row in rows)
-        return iter(())
+            yield from read_pairs(part.path, self._fields, encoding_errors=self._encoding_errors)
+        elif isinstance(part, HubDataset):
+            for place, row in part.rows():
+                yield _record_pair(row, place, self._fields, self._encoding_errors)
 
     def _identity(self, part: Part) -> str:
         if isinstance(part, SourceFile):
-            return part.identity()
+            return self._stamps.identity(part)
         if isinstance(part, HubDataset):
             return f"hub {part.fingerprint()}"
         assert self._world is not None  # made with the sources
@@ -245,7 +265,8 @@ def _pair_of(texts: Mapping[str, str], fields: tuple[str, str]) -> Pair:
 def _tsv_pairs(path: Path, fields: tuple[str, str], encoding_errors: str) -> Iterator[Pair]:
     columns: tuple[str, ...] | None = None
     # A carriage return alone also ends a line, so that what the file takes for one line may be several.
-    lines = (clean(line).removesuffix("\n").split("\n") for line in decoded_lines(path, encoding_errors))
+    whole = whole_lines(decoded_pieces(path, encoding_errors), path)
+    lines = (clean(line).removesuffix("\n").split("\n") for _, line in whole)
     for number, line in enumerate(itertools.chain.from_iterable(lines), start=1):
         if not line.strip(" "):
             continue

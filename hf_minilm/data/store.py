@@ -27,7 +27,7 @@ SENTENCE_START = 2
 
 _FORMAT_VERSION = 1  # part of each store's key: raise it whenever what is written changes
 _PARAGRAPHS_PER_BATCH = 1000
-_CHARACTERS_PER_BATCH = 2_000_000
+_CHARACTERS_PER_BATCH = 500_000  # of which each takes about 100 bytes as a token
 _TOKENS_PER_CHUNK = 1 << 20
 _DATA_FILE = "tokens.arrow"
 _SUMMARY_FILE = "summary.json"

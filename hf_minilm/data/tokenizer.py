@@ -15,6 +15,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from .document import Document
+from .limits import part_long_words
 
 TokenizerKind = Literal["wordpiece", "bytelevel_bpe", "unigram"]
 
@@ -56,11 +57,17 @@ _ENCODER_DECODER = _Layout(_DECODER.roles, single="$A </s>", pair="$A </s> $B </
 _UNKNOWN_OF_PAIRS = "<unk>"
 _LARGEST_AUTOMATIC_VOCABULARY = 16_000
 _LARGEST_ALPHABET = 1_000  # characters beyond the most frequent ones become [UNK]
+_LONGEST_WORDPIECE_WORD = 100  # characters, the default of `tokenizers`
 _CONTINUATION = "##"
 _SPACE_MARK = "▁"
+_LARGEST_FILE = 100 * 2**20  # bytes; that of a vocabulary of 256,000 has 33 million
 _SCORE_DECIMALS = 6
 _OPENING = r"[¿¡(\[{«“‘]"
 _CLOSING = r"[.,;:!?…)\]}»”%]"
+
+
+class UnknownTokenizerError(ValueError, TypeError):
+    """A tokenizer is none of the `tokenizers` library."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +136,10 @@ def train_tokenizer(
     limit = _LARGEST_AUTOMATIC_VOCABULARY if vocab_size == "auto" else vocab_size
     train = {"wordpiece": _train_wordpiece, "bytelevel_bpe": _train_bytelevel, "unigram": _train_unigram}[kind]
     trained = train(
-        (paragraph for document in documents for paragraph in document.paragraphs), limit, lowercase, layout
+        (part_long_words(paragraph) for document in documents for paragraph in document.paragraphs),
+        limit,
+        lowercase,
+        layout,
     )
     trained.post_processor = layout.template()
     if trained.get_vocab_size() <= len(layout.tokens):
@@ -166,15 +176,56 @@ def _sentinel(number: int) -> str:
 
 
 def load_tokenizer(folder_or_name: str | Path) -> PreTrainedTokenizerBase:
-    """Load a tokenizer from a folder or, by its name, from the Hub; never runs code that comes with it."""
-    return AutoTokenizer.from_pretrained(str(folder_or_name), trust_remote_code=False)
+    """Load a tokenizer from a folder or, by its name, from the Hub; never runs code that comes with it.
+
+    Raises:
+        ValueError: If it cannot be read, or its ids are not those from 0 to one less than its size.
+        OSError: If there is none.
+    """
+    _refuse_large_files(Path(folder_or_name))
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder_or_name), trust_remote_code=False)
+        vocabulary, size = tokenizer.get_vocab(), len(tokenizer)
+        tokenizer("a", "b")  # some parts are not looked at before a text comes
+    except (OSError, MemoryError):
+        raise
+    except BaseException as error:  # whatever a damaged file makes of any of the classes that read it
+        # A panic of `tokenizers` derives from BaseException alone.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(f"tokenizer ({folder_or_name}) must be whole; save it again ({reason}).") from error
+    backend(tokenizer)
+    if set(vocabulary.values()) != set(range(size)) or len(vocabulary) != size or not size:
+        raise ValueError(
+            f"ids of the tokenizer ({folder_or_name}, {len(vocabulary)} tokens) must be 0 to {size - 1}, each once; "
+            "make it anew."
+        )
+    return tokenizer
+
+
+def _refuse_large_files(folder: Path) -> None:
+    for path in folder.glob("*.json") if folder.is_dir() else ():
+        if path.stat().st_size > _LARGEST_FILE:
+            raise ValueError(
+                f"file of the tokenizer ({path}) must have at most {_LARGEST_FILE:,} bytes; choose another."
+            )
+
+
+def refuse_other_tokenizer(tokenizer: PreTrainedTokenizerBase, saved: PreTrainedTokenizerBase, *, where: Path) -> None:
+    """Raise ValueError where a model was trained with another tokenizer: its ids would mean other texts, or nothing."""
+    if tokenizer_fingerprint(tokenizer) != tokenizer_fingerprint(saved):
+        raise ValueError(
+            f"tokenizer ({len(tokenizer)} tokens) must be the one that the model was trained with "
+            f"({len(saved)} tokens, {where}); give that one back, or choose another output.folder."
+        )
 
 
 def backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
-    """Return the `tokenizers` object inside; raises TypeError where there is none."""
+    """Return the `tokenizers` object inside; raises UnknownTokenizerError where there is none."""
     inner = getattr(tokenizer, "backend_tokenizer", None)
     if inner is None:
-        raise TypeError(
+        raise UnknownTokenizerError(
             f"tokenizer ({type(tokenizer).__name__}) must have a `tokenizers` backend; save it with a tokenizer.json."
         )
     return inner
@@ -294,7 +345,8 @@ def _word_counts(paragraphs: Iterator[str], tokenizer: Tokenizer) -> "Counter[st
     for paragraph in paragraphs:
         normalised = tokenizer.normalizer.normalize_str(paragraph)
         counts.update(word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normalised))
-    return counts
+    # Longer ones are [UNK] to a WordPiece, whatever the vocabulary.
+    return Counter({word: count for word, count in counts.items() if len(word) <= _LONGEST_WORDPIECE_WORD})
 
 
 def _repeated(words: list[str], counts: "Counter[str]") -> Iterator[str]:

@@ -5,8 +5,10 @@ import difflib
 import math
 from typing import Any, ClassVar, Literal, cast
 
+import torch
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
+from transformers.activations import ACT2FN
 from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
@@ -26,11 +28,34 @@ AUTO_MAP = {
 }
 """Which class answers to which Auto class. Saving writes the whole map, so any head opens from any head's folder."""
 
+_COUNTED = (
+    "vocab_size",
+    "hidden_size",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "intermediate_size",
+    "type_vocab_size",
+    "max_position_embeddings",
+    "relative_attention_num_buckets",
+    "cross_attention_hidden_size",
+)
 LAYER_TYPES = ("full_attention", "sliding_attention")
 """What `layer_types` may name: layers that see the whole sequence, and layers that see a window of it."""
 
 ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "llama3")
 """What `rope_parameters["rope_type"]` may be; `positions.py` says what each does."""
+
+MOST_PARAMETERS = 10**11
+"""What a configuration may describe, learned or computed: a file of a hundred bytes can ask for any amount of memory,
+and has to be refused before any of it is taken."""
+
+MOST_LAYERS = 10_000
+"""Ten times those of the deepest transformer (Wang et al. 2022, arXiv:2203.00555); a million layers of nothing would
+take minutes to build."""
+
+MOST_LABELS = 1_000_000
+"""Each has a name in the configuration, written out when it is opened."""
 
 SIZES: dict[str, dict[str, int]] = {
     "tiny": {"num_hidden_layers": 4, "hidden_size": 128, "num_attention_heads": 2},
@@ -237,12 +262,14 @@ class MiniLMConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         """Derive what was left open, refuse misspelt keywords, and let transformers do the rest."""
         refuse_near_misses(self, kwargs)
+        refuse_hostile_keywords(self, kwargs)
         self.num_key_value_heads = self.num_key_value_heads or self.num_attention_heads
         if self.head_dim is None:
             self.head_dim = self.hidden_size // max(self.num_attention_heads, 1)
         if self.intermediate_size is None:
             gated_width = -(-8 * self.hidden_size // (3 * 32)) * 32
             self.intermediate_size = gated_width if self.feed_forward == "gated" else 4 * self.hidden_size
+        self._refuse_absurd_sizes()
         if self.layer_types is None:
             self._refuse_window_without_layers()
             self.layer_types = ["full_attention"] * self.num_hidden_layers
@@ -252,6 +279,37 @@ class MiniLMConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         # The strict decorator checks again, but wraps what it finds in an error of two lines that is no ValueError.
         self.validate_architecture()
+
+    def count_parameters(self) -> int:
+        """Count the parameters of the body, with the table of sinusoids; norms, biases and heads are left out."""
+        width, queries = self.hidden_size, self.num_attention_heads * cast(int, self.head_dim)
+        keys = cast(int, self.num_key_value_heads) * cast(int, self.head_dim)
+        attention = 2 * width * (queries + keys)
+        if self.cross_attention_hidden_size is not None:
+            attention += 2 * (width * queries + self.cross_attention_hidden_size * keys)
+        matrices = 3 if self.feed_forward == "gated" else 2
+        layer = attention + matrices * width * cast(int, self.intermediate_size)
+        rows = self.vocab_size + self.type_vocab_size
+        if self.position_embedding in ("learned", "sinusoidal"):
+            rows += self.max_position_embeddings
+        biases = 0
+        if self.position_embedding == "relative_bias":
+            biases = self.relative_attention_num_buckets * self.num_attention_heads
+        return rows * width + biases + self.num_hidden_layers * layer
+
+    def _refuse_absurd_sizes(self) -> None:
+        if self.num_hidden_layers > MOST_LAYERS:
+            raise ValueError(f"num_hidden_layers ({self.num_hidden_layers}) must be at most {MOST_LAYERS:,}.")
+        # Of those that are in no product, such as positions that are computed, or stand beside a negative one.
+        for name in _COUNTED:
+            if (getattr(self, name) or 0) > MOST_PARAMETERS:
+                raise ValueError(f"{name} ({getattr(self, name)}) must be at most {MOST_PARAMETERS:,}; give a size.")
+        count = self.count_parameters()
+        if count > MOST_PARAMETERS:
+            raise ValueError(
+                f"parameters ({count:,} by vocab_size, hidden_size, num_hidden_layers and the other sizes) must be at "
+                f"most {MOST_PARAMETERS:,}; lower a size."
+            )
 
     def _refuse_window_without_layers(self) -> None:
         if self.sliding_window is not None:
@@ -282,6 +340,22 @@ class MiniLMConfig(PreTrainedConfig):
         self._validate_heads()
         self._validate_layer_types()
         self._validate_positions()
+        self._validate_numbers()
+
+    def _validate_numbers(self) -> None:
+        if self.hidden_act not in ACT2FN:
+            near = difflib.get_close_matches(self.hidden_act, ACT2FN, n=1, cutoff=0.0)[0]
+            raise ValueError(f"hidden_act ({self.hidden_act}) must be in transformers' ACT2FN; the nearest is {near}.")
+        for name in ("norm_eps", "initializer_range"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} ({getattr(self, name)}) must be finite and not negative.")
+        if self.classifier_dropout is not None and not 0 <= self.classifier_dropout < 1:
+            raise ValueError(f"classifier_dropout ({self.classifier_dropout}) must lie in [0, 1).")
+        if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
+            raise ValueError(
+                f"pad_token_id ({self.pad_token_id}) must be a token, from 0 to {self.vocab_size - 1}; None is no "
+                "padding."
+            )
 
     def _validate_sizes(self) -> None:
         heads = ("num_attention_heads", "num_key_value_heads")
@@ -289,6 +363,11 @@ class MiniLMConfig(PreTrainedConfig):
         for name in (*heads, *widths):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} ({getattr(self, name)}) must be at least 1.")
+        if self.cross_attention_hidden_size is not None and self.cross_attention_hidden_size < 1:
+            raise ValueError(
+                f"cross_attention_hidden_size ({self.cross_attention_hidden_size}) must be at least 1; None: no other "
+                "text."
+            )
         for name in ("attention_dropout", "hidden_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} ({getattr(self, name)}) must lie in [0, 1).")
@@ -349,6 +428,7 @@ class MiniLMConfig(PreTrainedConfig):
     def _validate_rotation(self) -> None:
         for layer_type in set(cast(list[str], self.layer_types)):
             parameters = self.rope_parameters_of(layer_type)
+            self._validate_rotary_numbers(parameters)
             rope_type, share = parameters.get("rope_type"), parameters.get("partial_rotary_factor", 1.0)
             if rope_type not in ROPE_TYPES:
                 raise ValueError(f"rope_parameters['rope_type'] ({rope_type}) must be one of {', '.join(ROPE_TYPES)}.")
@@ -358,6 +438,12 @@ class MiniLMConfig(PreTrainedConfig):
                     f"head_dim ({self.head_dim}) must be even for rope, and so must the share of it that is turned "
                     f"({turned} with a partial_rotary_factor of {share})."
                 )
+
+    def _validate_rotary_numbers(self, parameters: dict[str, Any]) -> None:
+        for name in ("rope_theta", "factor", "partial_rotary_factor"):
+            value = parameters.get(name, 1.0)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+                raise ValueError(f"rope_parameters[{name!r}] ({value}) must be a number above 0, and finite.")
 
     def rope_parameters_of(self, layer_type: str) -> dict[str, Any]:
         """Give the rotary parameters of a layer type: its own dictionary where there is one, else the common one."""
@@ -382,6 +468,31 @@ def refuse_near_misses(config: PreTrainedConfig, keywords: dict[str, Any]) -> No
         if near:
             # A configuration that was saved has to open, whatever another library has put into it.
             logger.warning_once(f"{keyword} is no field of {kind} and is not read; the nearest is {near[0]}.")
+
+
+def refuse_hostile_keywords(config: PreTrainedConfig, keywords: dict[str, Any]) -> None:
+    """Refuse what a configuration from elsewhere may ask transformers for, before transformers does it.
+
+    Raises:
+        ValueError: For labels without end, for a dtype that is none, and for an attention kernel of another
+            repository: transformers would fetch it and run its code. Who wants that one names it when opening.
+    """
+    labels = keywords.get("num_labels")
+    if labels is not None and (type(labels) is not int or not 0 <= labels <= MOST_LABELS):
+        raise ValueError(f"num_labels ({labels}) must be a whole number from 0 to {MOST_LABELS:,}.")
+    if not isinstance(config.id2label, dict | None):
+        raise ValueError(f"id2label ({str(config.id2label)[:40]}) must be names by number; correct it.")
+    for name in ("dtype", "torch_dtype"):
+        dtype = getattr(config, name, None) if name == "dtype" else keywords.get(name)
+        if isinstance(dtype, str) and not isinstance(getattr(torch, dtype, None), torch.dtype):
+            raise ValueError(f"{name} ({dtype}) must be the name of a torch.dtype, such as float32.")
+    for name in ("attn_implementation", "_attn_implementation"):
+        kernel = keywords.get(name)
+        if config.transformers_version is not None and isinstance(kernel, str | dict) and "/" in str(kernel):
+            raise ValueError(
+                f"{name} ({kernel}) must name no repository in a saved configuration; give it to from_pretrained if "
+                "its code shall run."
+            )
 
 
 def with_direction(config: MiniLMConfig, *, is_causal: bool, head: str) -> MiniLMConfig:

@@ -7,7 +7,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 from transformers.utils import logging
 
-from .configuration_minilm import PRESETS, SIZES, MiniLMConfig, refuse_near_misses
+from .configuration_minilm import PRESETS, SIZES, MiniLMConfig, refuse_hostile_keywords, refuse_near_misses
 
 logger = logging.get_logger(__name__)
 
@@ -110,6 +110,7 @@ class MiniLMSeq2SeqConfig(PreTrainedConfig):
         """Build the stacks' configurations, refuse misspelt keywords, and let transformers do the rest."""
         self._refuse_fields_of_stacks(kwargs)
         refuse_near_misses(self, kwargs)
+        refuse_hostile_keywords(self, kwargs)
         of_whole = {"pad_token_id": self.pad_token_id, "transformers_version": self.transformers_version}
         self.encoder, self.decoder = (_stack(given, **of_whole) for given in (self.encoder, self.decoder))
         for stack, is_causal in (("encoder", False), ("decoder", True)):

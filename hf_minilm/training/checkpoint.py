@@ -21,16 +21,18 @@ import hashlib
 import itertools
 import json
 import logging
+import math
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, cast
 
 import torch
+from safetensors import safe_open
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from .background_work import BackgroundWork
 from .optimizer import save_optimizer_state
@@ -43,6 +45,8 @@ _CHECKPOINT = re.compile(r"checkpoint-(?P<step>\d+)")
 _LEFTOVER = re.compile(r"\.checkpoint-(?P<step>\d+)\.(?P<purpose>writing|removing|replaced)")
 # Configuration, tokenizer, manifest and the file system's own blocks.
 _SMALL_FILES_BYTES = 8 * 2**20
+_WEIGHTS_FILE = "model.safetensors"
+_READ_BY_LIBRARIES = re.compile(r"\.(bin|gguf|h5|jinja|json|model|msgpack|pickle|pkl|pt|pth|py|safetensors|txt)")
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 _logger = logging.getLogger(__name__)
@@ -216,8 +220,9 @@ def load_training_state(checkpoint: Path) -> TrainingState:
     """
     path = checkpoint / STATE_FILE
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return TrainingState(**content)
+        state = TrainingState(**json.loads(path.read_text(encoding="utf-8")))
+        _check_state(state)
+        return state
     except FileNotFoundError:
         raise
     except (ValueError, TypeError, RecursionError) as error:
@@ -245,11 +250,14 @@ def newest_valid_checkpoint(folder: Path) -> Path | None:
     return None
 
 
-def find_damage(checkpoint: Path) -> str | None:
+def find_damage(checkpoint: Path, *, only: str | None = None) -> str | None:
     """Compare a checkpoint with its manifest; say what is wrong, file first, or give None if nothing is.
 
-    Files that the manifest does not name are not looked at.
+    A file that the manifest does not name is damage if a library would read it beside the others. With `only`, the name
+    of a file, no other file's bytes are read.
     """
+    if checkpoint.is_symlink():
+        return "the folder is a link"
     try:
         step, files = _read_manifest(checkpoint / MANIFEST_FILE)
     except FileNotFoundError:
@@ -258,8 +266,11 @@ def find_damage(checkpoint: Path) -> str | None:
         return f"{MANIFEST_FILE} is not as it was written"
     if step != checkpoint_step(checkpoint):
         return f"{MANIFEST_FILE} is that of step {step}"
-    damages = (_find_file_damage(checkpoint, name, expected) for name, expected in files.items())
-    return next((damage for damage in damages if damage is not None), None)
+    damages = (
+        _find_file_damage(checkpoint, name, expected) for name, expected in files.items() if only in (None, name)
+    )
+    damage = next((damage for damage in damages if damage is not None), None)
+    return _find_foreign_file(checkpoint, files) if damage is None else damage
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -276,6 +287,8 @@ def remove_leftovers(folder: Path) -> None:
         checkpoint = checkpoint_path(folder, int(match["step"]))
         if match["purpose"] == "replaced" and not checkpoint.exists():
             path.rename(checkpoint)
+        elif path.is_symlink() or path.is_file():
+            path.unlink()
         else:
             shutil.rmtree(path)
     _sync(folder)
@@ -370,9 +383,13 @@ def _manifest_bytes(step: int, files: Mapping[str, Any]) -> bytes:
 
 
 def _read_manifest(path: Path) -> tuple[int, dict[str, Any]]:
+    if path.is_symlink() or not path.is_file():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
     written = path.read_bytes()
     content = json.loads(written)
     step, files = content["step"], content["files"]
+    if not all(isinstance(name, str) and isinstance(entry, dict) and "size" in entry for name, entry in files.items()):
+        raise ValueError(f"manifest ({path}) must have the size and the sum of each file; choose an older checkpoint.")
     if written != _manifest_bytes(step, files):
         raise ValueError(f"manifest ({path}) must be as it was written; choose an older checkpoint.")
     return step, files
@@ -385,6 +402,8 @@ def _find_file_damage(checkpoint: Path, name: str, expected: Mapping[str, Any]) 
         return f"{name} lies outside the checkpoint"
     if path.is_symlink() or not path.is_file():
         return f"{name} is missing"
+    if path.resolve() != checkpoint.resolve() / relative:
+        return f"{name} lies behind a link"
     try:
         size = path.stat().st_size
         if size != expected["size"]:
@@ -394,12 +413,86 @@ def _find_file_damage(checkpoint: Path, name: str, expected: Mapping[str, Any]) 
         return f"{name} cannot be read ({error.strerror})"
 
 
-def _check_finite(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def _find_foreign_file(checkpoint: Path, files: Mapping[str, Any]) -> str | None:
+    """Find a file that was not written with the others, and that transformers or tokenizers would read.
+
+    It may change what is opened, or name code: an adapter, an index of weights, a pickle, a vocabulary.
+    """
+    for path in sorted(checkpoint.rglob("*")):
+        name = path.relative_to(checkpoint).as_posix()
+        if name not in files and name != MANIFEST_FILE and _READ_BY_LIBRARIES.fullmatch(path.suffix.lower()):
+            return f"{name} is not in {MANIFEST_FILE}"
+    return None
+
+
+def load_model(
+    checkpoint: Path, model_class: type[PreTrainedModel], config: PreTrainedConfig, *, attention: str
+) -> PreTrainedModel:
+    """Open the model of a checkpoint, exactly: each of its weights, in single precision, and nothing else.
+
+    Args:
+        checkpoint: Its folder.
+        model_class: What the recipe trains.
+        config: What the recipe builds. The checkpoint's own is not read: with another one, other weights would be
+            opened, or weights would begin anew without a word.
+        attention: The attention kernel, by its name.
+
+    Raises:
+        FileNotFoundError: If there are no weights.
+        ValueError: If a weight is missing, unknown, of another shape or type, or not finite.
+    """
+    path = checkpoint / _WEIGHTS_FILE
+    try:
+        with safe_open(path, framework="pt") as file:
+            kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        opened: tuple[PreTrainedModel, dict[str, Any]] = cast(Any, model_class).from_pretrained(
+            checkpoint,
+            config=config,
+            attn_implementation=attention,
+            dtype=torch.float32,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, MemoryError):
+        raise
+    except Exception as error:  # safetensors, torch and transformers each have classes of their own
+        raise ValueError(
+            f"weights ({path}) must be those of the recipe's model; choose an older checkpoint ({_one_line(error)})."
+        ) from error
+    model, found = opened
+    wrong = sorted(name for name, kind in kinds.items() if kind != "F32")
+    for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        wrong += sorted(map(str, found.get(what) or ()))
+    if wrong:
+        raise ValueError(
+            f"weights ({path}) must be those of the recipe's model in single precision, and {len(wrong)} are not, "
+            f"{wrong[0][:200]} first; choose an older checkpoint."
+        )
+    _check_finite(model)
+    return model
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _check_state(state: TrainingState) -> None:
+    for name in ("step", "tokens", "seconds", "skipped", "skipped_in_a_row", "processes", "threads"):
+        value = getattr(state, name)
+        whole = name == "seconds" or type(value) is int
+        if type(value) not in (int, float) or not whole or not 0 <= value < math.inf:
+            raise ValueError(f"{name} ({value}) must be a number from 0.")
+    for name in ("recipe", "losses"):
+        if not isinstance(getattr(state, name), dict):
+            raise TypeError(f"{name} ({type(getattr(state, name)).__name__}) must be a mapping.")
+
+
+def _check_finite(model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     weights = ((f"weights ({name})", parameter) for name, parameter in model.named_parameters())
     moments = (
         (f"{moment} of {names.get(id(parameter), 'a weight')}", value)
-        for parameter, state in optimizer.state.items()
+        for parameter, state in (optimizer.state.items() if optimizer is not None else ())
         for moment, value in state.items()
         if isinstance(value, torch.Tensor)
     )

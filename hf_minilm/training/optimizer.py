@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -165,6 +165,7 @@ def load_optimizer_state(folder: Path, optimizer: torch.optim.Optimizer) -> None
         ValueError: If the state belongs to another model or another kind of optimizer.
     """
     content = _read_scalars(folder / SCALARS_FILE)
+    _check_scalars(content, folder / SCALARS_FILE)
     parameters = dict(_named(optimizer))
     saved = {name for group in content["groups"] for name in group["param_names"]}
     _check_same_names(folder, saved | content["scalars"].keys(), parameters)
@@ -220,12 +221,38 @@ def _read_scalars(path: Path) -> dict[str, Any]:
     return content
 
 
+def _check_scalars(content: Mapping[str, Any], path: Path) -> None:
+    """Raise ValueError where a part of the state has another form than `save_optimizer_state` gives it."""
+    groups, scalars = content["groups"], content["scalars"]
+    good = isinstance(groups, list) and isinstance(scalars, dict)
+    good = good and all(isinstance(group, dict) and _are_names(group.get("param_names")) for group in groups)
+    good = good and all(isinstance(values, dict) for values in scalars.values())
+    if not good or not all(_is_finite(value) for values in scalars.values() for value in values.values()):
+        raise ValueError(f"optimizer state ({path}) must be names and finite numbers; choose an older checkpoint.")
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and abs(value) < float("inf")
+
+
 def _read_tensors(path: Path) -> Iterator[tuple[str, str, torch.Tensor]]:
     """Read each saved tensor as (moment, parameter, tensor), one at a time."""
-    with safe_open(path, framework="pt") as file:
-        for key in file.keys():  # noqa: SIM118 -- not a mapping: iterating over it fails
-            moment, _, name = key.partition("/")
-            yield moment, name, file.get_tensor(key)
+    try:
+        with safe_open(path, framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118 -- not a mapping: iterating over it fails
+                moment, _, name = key.partition("/")
+                value = file.get_tensor(key)
+                if not value.is_floating_point() or not bool(torch.isfinite(value).all()):
+                    raise ValueError(
+                        f"optimizer state ({path}, {key}) must be finite numbers; choose an older checkpoint."
+                    )
+                yield moment, name, value
+    except SafetensorError as error:
+        raise ValueError(f"optimizer state ({path}) must be safetensors; choose an older checkpoint.") from error
 
 
 def _like(parameters: Mapping[str, torch.Tensor], name: str, value: torch.Tensor, folder: Path) -> torch.Tensor:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.corpus import Corpus, Split
@@ -17,13 +18,15 @@ from ..data.objectives import CausalObjective, MaskedObjective, Objective
 from ..data.pairs import PairCorpus
 from ..data.sequence_to_sequence import DenoisingObjective, PairObjective
 from ..data.store import TokenStore, build_store
-from ..data.tokenizer import load_tokenizer, sentinel_ids, special_tokens, train_tokenizer
+from ..data.tokenizer import load_tokenizer, refuse_other_tokenizer, sentinel_ids, special_tokens, train_tokenizer
 from ..data.world import World
 from ..model.configuration_minilm import MiniLMConfig
 from ..model.configuration_minilm_seq2seq import MiniLMSeq2SeqConfig
 from ..model.modeling_minilm import MiniLMForCausalLM, MiniLMForMaskedLM, MiniLMForPreTraining
 from ..model.modeling_minilm_seq2seq import MiniLMForConditionalGeneration
+from .checkpoint import find_damage, list_checkpoints
 from .recipe import Recipe
+from .recipe_values import write_inline
 
 SIDES = ("source", "target")
 """The texts of a pair."""
@@ -90,6 +93,7 @@ def prepare_data(recipe: Recipe, folder: Path, *, quiet: bool) -> Data:
     """
     corpus = open_corpus(recipe)
     tokenizer = _tokenizer(recipe, corpus, folder / "tokenizer", quiet=quiet)
+    _refuse_tokenizer_of_another_model(folder / "checkpoints", tokenizer)
     objectives = []
     splits: tuple[Split, ...] = ("train", "validation")
     for split in splits:
@@ -101,10 +105,21 @@ def prepare_data(recipe: Recipe, folder: Path, *, quiet: bool) -> Data:
     for what, count in corpus.skipped.items():
         if not quiet:
             _say(f"skipped: {count:,} {what}")
+    for what, count in corpus.changed.items():
+        if not quiet:
+            _say(f"changed: {count:,} {what}")
     for what, count in _left_out(objectives[0]).items():
         if count and not quiet:
             _say(f"left out of the training: {count:,} {what}")
     return Data(corpus, tokenizer, *objectives)
+
+
+def _refuse_tokenizer_of_another_model(checkpoints: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Compare the tokenizer with that of the newest checkpoint that has one; a damaged one is not looked at."""
+    for checkpoint in reversed(list_checkpoints(checkpoints)):
+        if (checkpoint / "tokenizer.json").is_file() and find_damage(checkpoint, only="tokenizer.json") is None:
+            refuse_other_tokenizer(tokenizer, load_tokenizer(checkpoint), where=checkpoint)
+            return
 
 
 def _store(
@@ -135,8 +150,11 @@ def _store(
 
 def _texts(corpus: Corpus | PairCorpus, split: Split, side: str | None) -> Iterator[Document]:
     if isinstance(corpus, Corpus):
-        return corpus.documents(split)
-    return (Document((getattr(pair, str(side)),), f"{split} {side}") for pair in corpus.pairs(split))
+        yield from corpus.documents(split)
+    else:
+        for pair in corpus.pairs(split):
+            yield Document((getattr(pair, str(side)),), f"{split} {side}")
+    corpus.check_unchanged()  # or the store would have the name of another text
 
 
 def _left_out(objective: Objective) -> dict[str, int]:
@@ -234,7 +252,14 @@ def build_config(
         fields["is_causal"] = recipe.objective.name == "causal"
         if fields["is_causal"]:
             fields["type_vocab_size"] = 0
-    config = preset(recipe.model.preset, recipe.model.size, **{**fields, **recipe.model.overrides})
+    try:
+        config = preset(recipe.model.preset, recipe.model.size, **{**fields, **recipe.model.overrides})
+    except (StrictDataclassError, TypeError, AttributeError, ArithmeticError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"model.overrides ({write_inline(recipe.model.overrides)}) must be fields of the model with values of "
+            f"their types; correct them ({reason})."
+        ) from error
     length, longest = recipe.data.sequence_length, longest_text(config)
     if length > longest:
         raise ValueError(

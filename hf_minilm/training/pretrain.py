@@ -37,6 +37,7 @@ from .checkpoint import (
     TrainingState,
     checkpoint_path,
     list_checkpoints,
+    load_model,
     load_training_state,
     newest_valid_checkpoint,
     remove_leftovers,
@@ -283,16 +284,14 @@ def _prepare_training(
 
 def _open_model(recipe: Recipe, data: Data, newest: Path | None, *, precision: str) -> PreTrainedModel:
     """Build the model with its first weights, or read it from a checkpoint."""
+    config = build_config(recipe, data.tokenizer)
     attention = resolve_attention(
-        recipe.training.attention,
-        precision=precision,
-        row_length=recipe.data.sequence_length,
-        config=build_config(recipe, data.tokenizer),
+        recipe.training.attention, precision=precision, row_length=recipe.data.sequence_length, config=config
     )
     if newest is None:
         model = build_model(recipe, data.tokenizer, attention=attention)
     else:
-        model = model_class(recipe).from_pretrained(newest, attn_implementation=attention)
+        model = load_model(newest, model_class(recipe), config, attention=attention)
     cast(Any, model).vocabulary_loss = recipe.training.vocabulary_loss
     return model
 

@@ -8,6 +8,7 @@ setting that could not take effect are errors of one line that name the field.
 # ruff: noqa: RUF009 -- `_setting` makes a dataclass field, not a value that all recipes would share.
 import dataclasses
 import operator
+import re
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field
@@ -285,6 +286,7 @@ class Recipe:
         """
         for section, item, value in _fields(self):
             _check_range(f"{section}.{item.name}", value, item.metadata)
+            _check_characters(f"{section}.{item.name}", value)
         self._check_data()
         self._check_objective()
         self._check_optimizer()
@@ -438,6 +440,7 @@ _ONLY_WITH_OBJECTIVES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("pairs",): ("data.pair_fields", "evaluation.translations", "evaluation.num_beams"),
 }
 """Objectives, and the fields that have an effect with these alone."""
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _TRAINED_TOKENIZER_ONLY = ("tokenizer.kind", "tokenizer.vocab_size", "tokenizer.lowercase")
 _LIMITS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
     "least": ("at least", operator.ge),
@@ -552,6 +555,12 @@ def _check_range(path: str, value: Any, limits: Mapping[str, Any]) -> None:
         for name, (words, holds) in _LIMITS.items():
             if limits[name] is not None and not holds(number, limits[name]):
                 raise ValueError(f"{path} ({number}) must be {words} {limits[name]}; it is: {limits['help']}")
+
+
+def _check_characters(path: str, value: Any) -> None:
+    for text in value if isinstance(value, tuple) else (value,):
+        if isinstance(text, str) and _UNPRINTABLE.search(text):
+            raise ValueError(f"{path} ({text!a}) must not have control characters; correct it.")
 
 
 def _apply_override(tree: dict[str, Any], override: str) -> None:

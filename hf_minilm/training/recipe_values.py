@@ -9,6 +9,7 @@ import re
 import textwrap
 import types
 import typing
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Union
@@ -16,6 +17,8 @@ from typing import Any, Literal, Union
 import yaml
 
 from .schedule import BUDGET_EXAMPLES, Budget
+
+_LARGEST_RECIPE = 2**20  # bytes
 
 
 class _Loader(yaml.SafeLoader):
@@ -25,11 +28,18 @@ class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        twice = next((key for key in keys if keys.count(key) > 1), None)
+        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        twice = next((key for key, count in keys.items() if count > 1), None)
         if twice is not None:
             raise yaml.constructor.ConstructorError(None, None, f"{twice} is given twice", node.start_mark)
         return super().construct_mapping(node, deep=deep)
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Refuse aliases: a few lines of them stand for more text than there is memory."""
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.composer.ComposerError(None, None, "an alias is not read; write the value out", mark)
+        return super().compose_node(parent, index)
 
 
 _SCALARS = {
@@ -55,6 +65,8 @@ def read_yaml_file(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"recipe ({path}) must be a YAML file; check the path.")
     try:
+        if path.stat().st_size > _LARGEST_RECIPE:
+            raise ValueError(f"recipe ({path}) must have at most {_LARGEST_RECIPE:,} bytes; give a recipe.")
         tree = read_yaml(path.read_text(encoding="utf-8"), name=f"recipe ({path})")
     except UnicodeDecodeError as error:
         raise ValueError(f"recipe ({path}) must be UTF-8 text; byte {error.start} is not.") from error
@@ -80,7 +92,8 @@ def read_yaml(text: str, *, name: str) -> Any:
         mark = error.problem_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise ValueError(f"{name} must be valid YAML; {place}{error.problem}.") from error
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, RecursionError, LookupError, AttributeError, TypeError, OverflowError) as error:
+        # What is no YAMLError comes of a value that its own tag does not fit, such as `!!timestamp x`.
         raise ValueError(f"{name} must be valid YAML; {' '.join(str(error).split())}.") from error
 
 

@@ -53,9 +53,11 @@ class Budget:
         Raises:
             ValueError: If the text is none of these.
         """
-        written = str(text).strip()
+        written = " ".join(str(text).split())  # in a long run of spaces the patterns would look for very long
         if match := _COUNT.fullmatch(written):
             number = float(match["number"].replace("_", "")) * _COUNT_SCALES[match["scale"]]
+            if math.isinf(number):
+                raise ValueError(f"budget ({written[:20]}...) must be finite; write {BUDGET_EXAMPLES}.")
             # 2.3 * 10**9 is not whole in binary; the nearest whole number is what was meant.
             value = round(number) if math.isclose(number, round(number), rel_tol=1e-12) else number
             return cls("tokens" if (match["kind"] or "").startswith("token") else "steps", value)
