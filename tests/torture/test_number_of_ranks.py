@@ -20,13 +20,8 @@ from hf_minilm.data.objectives import Batch, Objective
 from hf_minilm.data.order import RowKey, RowOrder, share
 from hf_minilm.data.sequences import IGNORED
 from hf_minilm.training.checkpoint import TrainingState
-from hf_minilm.training.loop import (
-    add_up_gradient,
-    labelled_sequences,
-    own_batches,
-    predicted_tokens,
-    set_rate,
-)
+from hf_minilm.training.gradient import Part, add_up_gradient, count_labels, has_pairs, own_parts
+from hf_minilm.training.loop import set_rate
 from hf_minilm.training.preparation import Data, build_model, prepare_data
 from hf_minilm.training.recipe import Recipe, load_recipe
 
@@ -52,16 +47,13 @@ def prepared(folder: Path, settings: dict[str, str]) -> tuple[Recipe, Data]:
     return recipe, prepare_data(recipe, folder / name, quiet=True)
 
 
-def stand_in(recipe: Recipe, objective: Objective, *, rank: int, world: int, **more: Any) -> Any:
-    """What the loop's functions ask of a `Training`, for one of the ranks."""
-    accelerator = SimpleNamespace(
-        process_index=rank,
-        num_processes=world,
-        device=torch.device("cpu"),
-        no_sync=lambda model: contextlib.nullcontext(),
-        backward=lambda loss: loss.backward(),
-    )
-    return SimpleNamespace(recipe=recipe, objective=objective, accelerator=accelerator, **more)
+def batches_of(
+    recipe: Recipe, objective: Objective, rows: list[RowKey], *, step: int, rank: int, world: int
+) -> list[Batch]:
+    """The micro-batches of one of the ranks."""
+    processes: Any = SimpleNamespace(index=rank, number=world)
+    parts = own_parts(objective, recipe.training, processes, rows=rows, step=step)
+    return [batch for part in parts for batch in part.batches]
 
 
 def figures_of_step(recipe: Recipe, objective: Objective, step: int, *, world: int) -> dict[str, Any]:
@@ -71,15 +63,15 @@ def figures_of_step(recipe: Recipe, objective: Objective, step: int, *, world: i
     predicted, rates, sizes = 0, set(), set()
     for rank in range(world):
         optimizer = torch.optim.SGD([torch.zeros(1)])
-        training = stand_in(recipe, objective, rank=rank, world=world, optimizer=optimizer)
-        batches = own_batches(training, rows, step)
-        predicted += predicted_tokens(batches)
+        batches = batches_of(recipe, objective, rows, step=step, rank=rank, world=world)
+        predicted += count_labels([Part(rank, batches)])[0]
         found += [
             [*ids[labels != IGNORED].tolist(), *labels.tolist()]
             for batch in batches
             for ids, labels in zip(batch[_ids_of(batch)], batch["labels"], strict=True)
         ]
         state = TrainingState(step, tokens=step * len(rows) * objective.positions_per_row, seconds=0.0, recipe={})
+        training: Any = SimpleNamespace(recipe=recipe, optimizer=optimizer)
         rates.add((set_rate(training, state), optimizer.param_groups[0]["lr"]))
         sizes.add(sum(len(batch["labels"]) for batch in batches))
     return {"rows": rows, "rates": rates, "predicted": predicted, "rows' ids": found}
@@ -126,15 +118,30 @@ def with_few_labels(batches: Sequence[Batch], row: Row) -> list[Batch]:
     return thinned
 
 
-def gradient(recipe: Recipe, objective: Objective, model: torch.nn.Module, shares: list[list[Batch]]) -> torch.Tensor:
+def gradient(recipe: Recipe, model: torch.nn.Module, shares: list[list[Batch]]) -> torch.Tensor:
     """The gradient of a step that so many ranks share, each with its micro-batches."""
-    world, agreed = len(shares), SimpleNamespace(predicted=0.0, sequences=0.0)
-    for batches in shares:
-        agreed.predicted += predicted_tokens(batches)
-        agreed.sequences += labelled_sequences(batches)
+    world, parts = len(shares), [Part(rank, batches) for rank, batches in enumerate(shares)]
+    predicted, sequences = count_labels(parts)
+    arguments: dict[str, float] = {"num_items_in_batch": predicted}
+    if has_pairs(shares[0][0]):
+        arguments["num_sequences_in_batch"] = sequences
+    accelerator: Any = SimpleNamespace(
+        device=torch.device("cpu"),
+        no_sync=lambda model: contextlib.nullcontext(),
+        backward=lambda loss: loss.backward(),
+    )
     model.zero_grad()
-    for rank, batches in enumerate(shares):
-        add_up_gradient(stand_in(recipe, objective, rank=rank, world=world, model=model), batches, agreed, 0)
+    for part in parts:
+        processes: Any = SimpleNamespace(index=part.number, number=world)
+        add_up_gradient(
+            model,
+            [part],
+            accelerator=accelerator,
+            processes=processes,
+            settings=recipe.training,
+            step=0,
+            arguments=arguments,
+        )
     # What data-parallel training does: the mean over the ranks.
     return torch.cat([each.grad.flatten() for each in model.parameters() if each.grad is not None]) / world
 
@@ -165,8 +172,8 @@ def test_the_gradient_is_that_of_one_big_batch_however_it_is_divided(folder: Pat
                 for part in divided(whole, random_sizes(16, world, row)):
                     size = len(part["labels"])
                     shares.append(divided(part, random_sizes(size, row.random.randrange(1, size + 1), row)))
-                expected = gradient(recipe, data.train, model, [[whole]])
-                found = gradient(recipe, data.train, model, shares)
+                expected = gradient(recipe, model, [[whole]])
+                found = gradient(recipe, model, shares)
                 error = float((found - expected).norm() / expected.norm())
                 row.measure("error x 1e15", error * 1e15)
                 assert error < 1e-6, f"relative error {error:.2e}"
@@ -201,8 +208,7 @@ def test_each_row_of_an_objective_is_seen_once_an_epoch_by_any_number_of_ranks(f
                 rows, numbers = Counter[RowKey](), list[int]()
                 for step in range(order.num_steps(1)):
                     for rank in range(world):
-                        training = stand_in(recipe, data.train, rank=rank, world=world)
-                        batches = own_batches(training, order.rows(step), step)
+                        batches = batches_of(recipe, data.train, order.rows(step), step=step, rank=rank, world=world)
                         numbers.append(sum(len(batch["labels"]) for batch in batches))
                     rows.update(order.rows(step))
                 assert min(numbers) >= 1
