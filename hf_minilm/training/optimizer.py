@@ -151,6 +151,10 @@ def save_optimizer_state(folder: Path, optimizer: torch.optim.Optimizer) -> None
     (folder / SCALARS_FILE).write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
+_WHOLE_STATES = ({"step", "exp_avg", "exp_avg_sq"}, {"momentum_buffer"})
+"""What AdamW and Muon keep of a parameter that has had a gradient."""
+
+
 def load_optimizer_state(folder: Path, optimizer: torch.optim.Optimizer) -> None:
     """Give an optimizer, built anew, the state that `save_optimizer_state` wrote.
 
@@ -186,6 +190,11 @@ def load_optimizer_state(folder: Path, optimizer: torch.optim.Optimizer) -> None
     for key, name, value in _read_tensors(folder / TENSORS_FILE):
         states[name][key] = _like(parameters, name, value, folder)
     for name, parameter in parameters.items():
+        if states[name] and set(states[name]) not in _WHOLE_STATES:
+            raise ValueError(
+                f"optimizer state ({folder}, {name}: {', '.join(sorted(states[name]))[:80]}) must be whole; choose an "
+                "older checkpoint."
+            )
         if states[name]:
             optimizer.state[parameter] = states[name]
         else:

@@ -120,7 +120,7 @@ def same(first: Path, second: Path) -> bool:
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, MOMENTS])
-@pytest.mark.parametrize("number", [60, pytest.param(5_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [60, pytest.param(5_000, marks=[pytest.mark.slow, pytest.mark.timeout(3_600)])])
 def test_a_mutation_is_found_by_the_manifest_and_when_it_was_sealed_again_by_what_it_is(
     name: str, number: int, checkpoint: Path, original: Path, bounded: Callable
 ) -> None:
@@ -164,6 +164,8 @@ CHANGES: dict[str, Callable[[dict[str, torch.Tensor]], Any]] = {
     "truth values": lambda loaded: loaded.update({first(loaded): loaded[first(loaded)] > 0}),
     "NaN": lambda loaded: loaded[first(loaded)].fill_(float("nan")),
     "infinite": lambda loaded: loaded[first(loaded)][0].fill_(-float("inf")),
+    "another name for a moment": lambda loaded: loaded.update({f"other/{first(loaded)}": torch.ones(3)}),
+    "a name without its moment": lambda loaded: loaded.update({first(loaded).partition("/")[2]: torch.ones(3)}),
     "huge name": lambda loaded: loaded.update({"x" * 100_000: torch.ones(1)}),
 }
 

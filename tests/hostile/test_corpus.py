@@ -299,6 +299,7 @@ def test_a_pair_with_a_side_without_end_is_passed_over_and_counted() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1_800)
 @pytest.mark.parametrize("kind", ["wordpiece", "bytelevel_bpe", "unigram"])
 @pytest.mark.parametrize("content", ["line", "word", "emoji"])
 def test_ten_megabytes_on_one_line_or_in_one_word_are_prepared_within_bounds(
