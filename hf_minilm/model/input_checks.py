@@ -71,7 +71,7 @@ def refuse_bad_inputs(
     # One row of positions, or of token types, serves all rows.
     per_token = (shape, (1, shape[1]))
     if is_plain(attention_mask) and attention_mask.dim() == 2:
-        refuse_bad_mask(prefix + "attention_mask", attention_mask, shape, has_cache=has_cache)
+        refuse_bad_mask(prefix + "attention_mask", attention_mask, shape, any_width=has_cache or bool(prefix))
     if is_plain(position_ids):
         name, positions = prefix + "position_ids", cast(torch.Tensor, position_ids)
         _refuse_dtype(name, positions, _ID_DTYPES)
@@ -84,8 +84,11 @@ def refuse_bad_inputs(
         _refuse_outside(name, types, config.type_vocab_size, advice, has_cache=has_cache)
 
 
-def refuse_bad_mask(name: str, mask: torch.Tensor, shape: Sequence[int], *, has_cache: bool) -> None:
-    """Check a padding mask [B, T], with a cache of any width; a row may be all padding, but not every row.
+def refuse_bad_mask(name: str, mask: torch.Tensor, shape: Sequence[int], *, any_width: bool) -> None:
+    """Check a padding mask [B, T]; a row may be all padding, but not every row.
+
+    With a cache it may have any width, as it is that of what the cache holds and of what is new; and in an
+    encoder-decoder, as transformers hands it the mask of a piece where it reads a prompt in pieces.
 
     A row of padding gives finite vectors that nobody reads: batches are filled up with them. All rows together give a
     result that is made of nothing.
@@ -93,7 +96,7 @@ def refuse_bad_mask(name: str, mask: torch.Tensor, shape: Sequence[int], *, has_
     Raises:
         ValueError: For another shape, other values than 0 and 1, or no token at all.
     """
-    _refuse_shape(name, mask, ((shape[0], mask.shape[1]) if has_cache else tuple(shape),))
+    _refuse_shape(name, mask, ((shape[0], mask.shape[1]) if any_width else tuple(shape),))
     if mask.device.type != "cpu":
         return
     lowest, highest = _ends(mask)

@@ -200,7 +200,7 @@ class MiniLMSeq2SeqModel(MiniLMSeq2SeqPreTrainedModel):
         encoded = BaseModelOutput(*encoder_outputs) if isinstance(encoder_outputs, tuple) else encoder_outputs
         vectors, mask = cast(torch.Tensor, encoded.last_hidden_state), inputs["attention_mask"]
         if is_plain(vectors) and is_plain(mask) and mask.dim() == 2:
-            refuse_bad_mask("attention_mask", mask, vectors.shape[:2], has_cache=False)
+            refuse_bad_mask("attention_mask", mask, vectors.shape[:2], any_width=True)
         return encoded
 
     def _new_cache(self, use_cache: bool | None) -> EncoderDecoderCache | None:

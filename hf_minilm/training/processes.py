@@ -24,7 +24,7 @@ FIRST_STEP_TIMEOUT = timedelta(minutes=10)
 
 # One process tokenises a corpus, or writes the report, while the others wait.
 _LONGEST_WAIT = timedelta(hours=2)
-_ROLL_CALL_SECONDS = 3.0
+_ROLL_CALL_SECONDS = 1.0
 _PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
@@ -120,7 +120,7 @@ class Processes:
         # The store may itself be in a process that froze.
         caller = threading.Thread(target=self._call_roll, args=(present,), daemon=True)
         caller.start()
-        caller.join(_ROLL_CALL_SECONDS + 1)
+        caller.join(_ROLL_CALL_SECONDS + 0.5)
         if self.index not in present:
             return "process 0 or the launcher"
         missing = sorted(set(range(self.number)) - present)

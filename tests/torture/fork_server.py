@@ -121,6 +121,7 @@ def install(fault: dict[str, Any]) -> None:
     from transformers import PreTrainedModel
 
     from hf_minilm.training import checkpoint, pretrain
+    from hf_minilm.training.processes import Processes
 
     passages = 0
 
@@ -144,9 +145,9 @@ def install(fault: dict[str, Any]) -> None:
     else:
         owner, name = {
             "backward": (Accelerator, "backward"),
-            "exchange": (Accelerator, "gather"),
+            "exchange": (Processes, "gather"),
             "save": (checkpoint, "save_checkpoint"),
-            "evaluation": (pretrain, "measure"),
+            "evaluation": (pretrain, "measure_together"),
         }[fault["at"]]
         setattr(owner, name, _after(pass_by, getattr(owner, name)))
 

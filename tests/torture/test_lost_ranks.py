@@ -50,10 +50,10 @@ def start_injured(
 ) -> tuple[Job, float]:
     """Start a run in which something happens to a rank; gives the moment at which it did.
 
-    Only the main rank saves and evaluates. The others wait for it in an exchange meanwhile, and there they fail.
+    Only the main rank saves. The others wait for it in an exchange meanwhile, and there they fail.
     """
     fault = Fault(rank, at=place, count=2 if place in ("save", "evaluation") else 7, do=deed)
-    if rank and place in ("save", "evaluation"):
+    if rank and place == "save":
         if deed in ("SIGKILL", "SIGSTOP"):
             fault = Fault(0, at=place, count=2, do="pause", seconds=PAUSE)
         else:
