@@ -12,7 +12,7 @@ from torch import nn
 from ..model.configuration_minilm import MiniLMConfig
 from ..model.modeling_minilm import MiniLMForCausalLM, MiniLMModel
 from ..model.variable_length import VARIABLE_LENGTH
-from ..training import pretrain as pretraining
+from ..training.assembly import prepare_training
 from ..training.background_work import BackgroundWork
 from ..training.compilation import can_compile
 from ..training.launch import resolve_precision, start_accelerator
@@ -107,7 +107,7 @@ def _prepare(work: TrainingWork, folder: WorkingFolder, run_folder: Path) -> tup
     precision = resolve_precision(recipe.training.precision)
     accelerator = start_accelerator(precision, trackers=(), folder=str(run_folder))
     data = prepare_data(recipe, run_folder, quiet=True)
-    training, state = pretraining._prepare_training(
+    training, state = prepare_training(
         recipe, data, run_folder, accelerator=accelerator, processes=Processes(), background=BackgroundWork()
     )
     # The last step of a run is evaluated and saved, which is none of the steps.

@@ -4,22 +4,16 @@ import json
 import shutil
 import sys
 from contextlib import ExitStack
-from dataclasses import replace
-from itertools import islice, zip_longest
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
-import torch
-from accelerate import Accelerator
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from ..data.order import RowKey
-from ..data.sequences import IGNORED
 from ..data.tokenizer import token_bytes
-from ..evaluation.language_model import BatchSums, HeldOut, add_up, first_rows, held_out, measure_batches
+from ..evaluation.language_model import HeldOut, held_out
 from ..evaluation.minimal_pairs import minimal_pair_accuracy
 from ..evaluation.report import BetterCheckpoint, Report, RunFacts
 from ..evaluation.samples import (
@@ -32,27 +26,22 @@ from ..evaluation.samples import (
 )
 from ..evaluation.translation import evaluate_translations
 from ..evaluation.world_floor import MaskedFloor, causal_floor, masked_floor
+from .assembly import prepare_training
 from .background_work import BackgroundWork
 from .checkpoint import (
     TrainingState,
     checkpoint_path,
     list_checkpoints,
-    load_model,
-    load_training_state,
-    newest_valid_checkpoint,
     remove_leftovers,
-    save_training_checkpoint,
 )
-from .compilation import compile_layers, resolve_compilation
-from .launch import check_number, resolve_attention, resolve_precision, set_threads, start_accelerator
+from .launch import check_number, resolve_precision, set_threads, start_accelerator
 from .loop import Training, logged_held_out_loss, train
-from .metrics import MetricsLog, draw_loss_curve
-from .optimizer import build_optimizer, load_optimizer_state
-from .preparation import Data, build_config, build_model, model_class, open_corpus, prepare_data
+from .metrics import draw_loss_curve
+from .preparation import Data, build_config, open_corpus, prepare_data
 from .processes import Processes, end_with_launcher
-from .recipe import Recipe, describe_recipe, difference, load_recipe, recipe_to_dict
+from .recipe import Recipe, describe_recipe, difference, load_recipe
 from .run_lock import RunLock
-from .sharding import WholeModel, shard_model, shares_out
+from .sharding import shares_out
 
 RECIPE_FILE = "recipe.yaml"
 REPORT_FILE = "report.txt"
@@ -65,8 +54,6 @@ CHANGEABLE = frozenset(
     )
 ) | {"data.cache_folder", "evaluation.translations", "evaluation.num_beams", "output.folder", "output.trackers"}
 """Settings that may change while a run is under way: they say how it works, and only rounding depends on them."""
-_ROWS_SHOWN = 3
-_CHARACTERS_SHOWN = 60
 _NEVER_CHANGED = ("model.", "tokenizer.", "objective.name", "training.seed")
 TASKS: dict[str, Literal["fill-mask", "text-generation", "translation"]] = {
     "masked": "fill-mask",
@@ -119,7 +106,7 @@ def pretrain(recipe: Recipe, *, accept_changes: bool = False) -> str:
         with processes.main_first():
             data = prepare_data(recipe, folder, quiet=not processes.is_main)
         background = stack.enter_context(BackgroundWork())
-        training, state = _prepare_training(
+        training, state = prepare_training(
             recipe, data, folder, accelerator=accelerator, processes=processes, background=background
         )
         state = train(training, state)
@@ -187,169 +174,12 @@ def _finished_line(folder: Path) -> str:
     return f"\nThis run was finished before. To train anew, choose another output.folder or delete {folder}.\n"
 
 
-def _prepare_training(
-    recipe: Recipe,
-    data: Data,
-    folder: Path,
-    *,
-    accelerator: Accelerator,
-    processes: Processes,
-    background: BackgroundWork,
-) -> tuple[Training, TrainingState]:
-    checkpoints = folder / "checkpoints"
-    newest = newest_valid_checkpoint(checkpoints)
-    state = TrainingState(step=0, tokens=0, seconds=0.0, recipe=recipe_to_dict(recipe))
-    if newest is not None:
-        state = load_training_state(newest)
-    model = _open_model(recipe, data, newest, precision=accelerator.mixed_precision)
-    compiles = resolve_compilation(
-        recipe.training.compile,
-        precision=accelerator.mixed_precision,
-        budget=recipe.training.budget,
-        positions_per_step=recipe.training.batch_rows * data.train.positions_per_row,
-    )
-    is_sharded = shares_out(recipe.training.parallelism, num_processes=accelerator.num_processes)
-    whole = WholeModel(model.to(accelerator.device)) if is_sharded else None
-    bare = model if whole is None else whole.model
-    if compiles:
-        compile_layers(model)
-    if is_sharded:
-        shard_model(model, accelerator.device, num_processes=accelerator.num_processes)
-    optimizer = build_optimizer(model, recipe.optimizer)
-    if newest is not None:
-        load_optimizer_state(newest, optimizer)
-    before, state = state, replace(state, processes=processes.number, threads=torch.get_num_threads())
-    if processes.is_main:
-        where = "from the start" if newest is None else f"resuming after step {state.step}"
-        settings = _describe_settings(recipe, accelerator, bare, compiles=compiles)
-        workers = _workers(state)
-        if newest is not None and _workers(before) != workers:
-            is_exact = recipe.training.gradient_parts is not None and before.threads == state.threads
-            workers += f" (before: {_workers(before)}{'' if is_exact else '; the last bits differ'})"
-        _announce(bare, data, recipe, f"{where}; {settings}, {workers}")
-    # Nothing is to be wrapped around a sharded model, as around one that is only evaluated.
-    wrapped = accelerator.prepare_model(model, evaluation_mode=is_sharded)
-    prepared = accelerator.prepare_optimizer(optimizer)
-    if recipe.output.trackers:
-        accelerator.init_trackers("hf_minilm", config={"recipe": json.dumps(recipe_to_dict(recipe))})
-    sizes = token_bytes(data.tokenizer)
-
-    def describe_rows(rows: list[RowKey]) -> str:
-        return _beginnings(data, rows, step=state.step)
-
-    def evaluate() -> dict[str, float]:
-        figures = measure_together(bare, data, recipe, sizes, processes=processes)
-        named = {"held_out_loss": figures.nats_per_token, "bits_per_byte": figures.bits_per_byte}
-        named["next_sentence_accuracy"] = figures.next_sentence_accuracy
-        return {name: value for name, value in named.items() if value is not None}
-
-    def save(now: TrainingState) -> None:
-        full: torch.optim.Optimizer = optimizer
-        if whole is not None:
-            full = whole.gather_optimizer(optimizer, recipe.optimizer, keeps=processes.is_main)
-        if processes.is_main:
-            save_training_checkpoint(
-                checkpoints,
-                now,
-                model=bare,
-                tokenizer=data.tokenizer,
-                optimizer=full,
-                keep_last=recipe.training.keep_last,
-                best_step=now.losses.get("best_step"),
-                background=background,
-            )
-
-    def settle() -> None:
-        background.wait()
-        # A launcher whose first process ends stops the others, the one that still saves among them.
-        processes.wait()
-
-    metrics = MetricsLog(folder / "metrics.jsonl", step=state.step) if processes.is_main else None
-    training = Training(
-        recipe=recipe,
-        accelerator=accelerator,
-        processes=processes,
-        model=wrapped,
-        optimizer=prepared,
-        objective=data.train,
-        metrics=metrics,
-        describe_rows=describe_rows,
-        evaluate=evaluate,
-        save=save,
-        settle=settle,
-        whole=whole,
-    )
-    return training, state
-
-
-def _open_model(recipe: Recipe, data: Data, newest: Path | None, *, precision: str) -> PreTrainedModel:
-    """Build the model with its first weights, or read it from a checkpoint."""
-    config = build_config(recipe, data.tokenizer)
-    attention = resolve_attention(
-        recipe.training.attention, precision=precision, row_length=recipe.data.sequence_length, config=config
-    )
-    if newest is None:
-        model = build_model(recipe, data.tokenizer, attention=attention)
-    else:
-        model = load_model(newest, model_class(recipe), config, attention=attention)
-    cast(Any, model).vocabulary_loss = recipe.training.vocabulary_loss
-    return model
-
-
-def _describe_settings(recipe: Recipe, accelerator: Accelerator, model: PreTrainedModel, *, compiles: bool) -> str:
-    arithmetic = "bf16" if accelerator.mixed_precision == "bf16" else "fp32"
-    compiled = ", compiled" if compiles else ""
-    sharing = ""
-    if recipe.training.parallelism == "sharded":
-        sharing = ", model shared out" if accelerator.num_processes > 1 else ", the one process has all of the model"
-    return f"{arithmetic}, {model.config._attn_implementation} attention{compiled}{sharing}"
-
-
-def _workers(state: TrainingState) -> str:
-    return f"processes: {state.processes}, threads: {state.threads or 'not known'}"
-
-
-def _beginnings(data: Data, rows: list[RowKey], *, step: int) -> str:
-    """Show how the texts of the first of some rows begin, as a person can look for them."""
-    batch = data.train.batch(step, rows[:_ROWS_SHOWN])
-    ids, labels = batch["input_ids"], batch["labels"]
-    if ids.shape == labels.shape:
-        ids = torch.where(labels == IGNORED, ids, labels)  # what was masked
-    texts = data.tokenizer.batch_decode(ids, skip_special_tokens=True)
-    shown = ", ".join(f'"{" ".join(text[:_CHARACTERS_SHOWN].split())}..."' for text in texts)
-    return shown if len(rows) <= _ROWS_SHOWN else f"{shown} and {len(rows) - _ROWS_SHOWN} more"
-
-
-def _announce(model: PreTrainedModel, data: Data, recipe: Recipe, where: str) -> None:
-    rows = data.train.describe()
-    print(
-        f"{type(model).__name__}, {model.num_parameters():,} parameters, vocabulary {len(data.tokenizer):,}; "
-        f"{rows.num_rows:,} rows of {data.train.positions_per_row} an epoch, {rows.wasted_share:.1%} padding; "
-        f"budget {recipe.training.budget}; {where}",
-        file=sys.stderr,
-        flush=True,
-    )
-
-
 def measure(
     model: PreTrainedModel, data: Data, recipe: Recipe, sizes: NDArray[np.int64], *, max_rows: int | None
 ) -> HeldOut:
     """Measure the loss on held-out rows, in float32 whatever the run's precision."""
     batches = data.held_out.evaluation_batches(recipe.training.batch_rows)
     return held_out(model, batches, token_bytes=sizes, max_rows=max_rows)
-
-
-def measure_together(
-    model: PreTrainedModel, data: Data, recipe: Recipe, sizes: NDArray[np.int64], *, processes: Processes
-) -> HeldOut:
-    """Measure the loss on held-out rows, each batch on one of the processes; the same to the bit on any number."""
-    batches = first_rows(data.held_out.evaluation_batches(recipe.training.batch_rows), recipe.evaluation.rows)
-    own = measure_batches(model, islice(batches, processes.index, None, processes.number), token_bytes=sizes)
-    width = len(BatchSums._fields)
-    everyones = processes.gather_rows(torch.tensor(own, dtype=torch.float64).reshape(-1, width))
-    # Back into the order of the batches, of which process 0 has the first, process 1 the second, and so on.
-    rounds = zip_longest(*(theirs.tolist() for theirs in everyones))
-    return add_up(BatchSums(*sums) for turn in rounds for sums in turn if sums is not None)
 
 
 def _finish(training: Training, data: Data, state: TrainingState, folder: Path) -> str:

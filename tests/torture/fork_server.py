@@ -120,7 +120,7 @@ def install(fault: dict[str, Any]) -> None:
     from accelerate import Accelerator
     from transformers import PreTrainedModel
 
-    from hf_minilm.training import checkpoint, pretrain
+    from hf_minilm.training import assembly, checkpoint
     from hf_minilm.training.processes import Processes
 
     passages = 0
@@ -147,7 +147,7 @@ def install(fault: dict[str, Any]) -> None:
             "backward": (Accelerator, "backward"),
             "exchange": (Processes, "gather"),
             "save": (checkpoint, "save_checkpoint"),
-            "evaluation": (pretrain, "measure_together"),
+            "evaluation": (assembly, "measure_together"),
         }[fault["at"]]
         setattr(owner, name, _after(pass_by, getattr(owner, name)))
 
