@@ -22,7 +22,7 @@ from .configuration_minilm import MiniLMConfig
 from .configuration_minilm_seq2seq import MiniLMSeq2SeqConfig
 from .input_checks import is_plain, labels_checked, refuse_bad_inputs, refuse_bad_mask
 from .layers import Layer
-from .losses import Count, kept_positions, predicted_positions, previous_tokens
+from .losses import Count, kept_positions, normalised_cross_entropy, predicted_positions, previous_tokens
 from .modeling_minilm import MiniLMForCausalLM, MiniLMModel
 from .vocabulary_loss import vocabulary_cross_entropy
 
@@ -366,15 +366,16 @@ class MiniLMForConditionalGeneration(MiniLMSeq2SeqPreTrainedModel, GenerationMix
         if return_logits or (return_logits is None and (labels is None or not self.training)):
             logits = self.lm_head(kept_positions(hidden_states, logits_to_keep))
         if labels is not None:
-            chosen, targets = predicted_positions(hidden_states, labels)
-            loss = vocabulary_cross_entropy(
-                chosen,
-                self.lm_head,
-                targets,
-                count=num_items_in_batch,
-                label_smoothing=label_smoothing if self.training else 0.0,
-                implementation=self.vocabulary_loss,
-            )
+            counted: dict[str, Any] = {
+                "count": num_items_in_batch,
+                "label_smoothing": label_smoothing if self.training else 0.0,
+            }
+            if logits is not None and logits.shape[:-1] == labels.shape:
+                loss = normalised_cross_entropy(logits.flatten(0, 1), labels.flatten(), **counted)
+            else:
+                chosen, targets = predicted_positions(hidden_states, labels)
+                implementation = self.vocabulary_loss
+                loss = vocabulary_cross_entropy(chosen, self.lm_head, targets, implementation=implementation, **counted)
         rest = {key: value for key, value in outputs.items() if key != "last_hidden_state"}
         return Seq2SeqLMOutput(loss=loss, logits=logits, **rest)
 

@@ -109,7 +109,8 @@ class GenerationTesterMixin:
             )
             logits = self.logits(model, self.prompt(), outputs.sequences[:, :-1], use_cache=False)
             steps = torch.stack(outputs.logits, dim=1)
-            torch.testing.assert_close(steps, logits[:, -NEW_TOKENS:].float(), atol=1e-4, rtol=1e-4)
+            # Weights this large make 2e-4 of float32's rounding, which processors do differently.
+            torch.testing.assert_close(steps, logits[:, -NEW_TOKENS:].float(), atol=5e-4, rtol=1e-4)
             layers = model.config.num_hidden_layers
             assert [len(step) for step in outputs[self.hidden_states_of_steps]] == [layers + 1] * NEW_TOKENS
 
