@@ -59,7 +59,7 @@ def start_accelerator(precision: str, *, trackers: tuple[str, ...], folder: str)
         project_dir=folder,
         kwargs_handlers=[InitProcessGroupKwargs(timeout=FIRST_STEP_TIMEOUT)],
     )
-    check_processes(accelerator.num_processes, asked, what="the launcher's")
+    check_processes(accelerator.num_processes, asked, what="the launcher's, by WORLD_SIZE or MASTER_PORT")
     return accelerator
 
 

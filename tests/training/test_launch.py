@@ -100,3 +100,20 @@ def test_every_process_must_have_a_row_of_each_step():
     check_rows(3, num_processes=3)
     with pytest.raises(ValueError, match=r"batch_rows \(2\) must be at least the number of processes \(3\)"):
         check_rows(2, num_processes=3)
+
+
+@pytest.mark.parametrize(
+    ("environment", "asked"),
+    [
+        ({}, 1),
+        ({"WORLD_SIZE": "3", "MASTER_PORT": "29500"}, 3),
+        ({"ACCELERATE_MIXED_PRECISION": "no"}, 1),
+        # What `accelerate launch --cpu --num_processes 2` gives its single process.
+        ({"ACCELERATE_MIXED_PRECISION": "no", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}, 2),
+        ({"ACCELERATE_MIXED_PRECISION": "no", "MASTER_PORT": "29500", "WORLD_SIZE": "2"}, 2),
+        ({"MASTER_PORT": "29500"}, 1),
+    ],
+    ids=str,
+)
+def test_how_many_processes_were_asked_for_is_read_from_what_launchers_leave(environment, asked):
+    assert launch.processes_asked_for(environment) == asked
