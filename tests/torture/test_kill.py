@@ -48,7 +48,8 @@ def test_a_run_that_is_killed_at_random_times_ends_with_the_bits_of_one_that_is_
                 last = max(steps, default=0)
                 assert last >= newest, f"step {newest} was saved, and {steps} are left\n{job.text}"
                 lines = logged(folder)
-                assert not lines or lines[-1]["step"] <= last + 1, "more than one save interval is lost"
+                # A checkpoint is sealed while the next step is made, and only then one that a kill cannot take.
+                assert not lines or lines[-1]["step"] <= last + 2, "more than the interval and the one sealed is lost"
                 newest = last
                 if newest:
                     pair = [checkpoint_path(each / "checkpoints", newest) for each in (folder, whole)]
