@@ -11,8 +11,8 @@ complete checkpoint is whole, and one that was damaged later is recognised.
         training_state.json                                  steps, tokens, seconds, recipe, losses
         manifest.json                                        sizes and checksums of the others
 
-A run seals a checkpoint, from its checksums to the removal of older ones, while it trains on: a kill loses what was done
-since the last sealed one, which is at most an interval and the time that sealing takes.
+A run seals a checkpoint, from its checksums to the removal of older ones, while it trains on: a kill loses what was
+done since the last sealed one, which is at most an interval and the time that sealing takes.
 
 No file is a pickle. One process writes; `RunLock` keeps a second run out of the folder.
 """
