@@ -62,7 +62,7 @@ from hf_minilm.data.objectives import Batch
 from hf_minilm.data.sequences import IGNORED
 from hf_minilm.data.tokenizer import token_bytes
 from hf_minilm.data.world_probes import Probe
-from hf_minilm.evaluation.language_model import evaluating, prediction_logits, predicts_next_token
+from hf_minilm.evaluation.language_model import evaluating, prediction_logits, predicts_next_token, summed_loss
 from hf_minilm.evaluation.minimal_pairs import PairAccuracy, minimal_pair_accuracy, wilson_interval
 from hf_minilm.training.launch import resolve_precision
 from hf_minilm.training.preparation import Data, build_objective, model_class, prepare_data
@@ -381,11 +381,8 @@ def measure(model: PreTrainedModel, tokenizer: Any, sequences: Sequence[Batch]) 
             inputs = {name: tensor.to(device) for name, tensor in batch.items() if name != "labels" and name in taken}
             logits = prediction_logits(model(**inputs))
             labels = batch["labels"][:, shift:]
-            is_predicted = labels != IGNORED
-            predicted = labels[is_predicted]
-            chosen = logits[:, : labels.shape[1]][is_predicted.to(device)].float()  # [predicted tokens, V]
-            losses = nn.functional.cross_entropy(chosen, predicted.to(device), reduction="none")
-            nats += losses.double().sum().item()
+            predicted = labels[labels != IGNORED]
+            nats += summed_loss(logits[:, : labels.shape[1]], labels.to(device))
             tokens += len(predicted)
             num_bytes += int(sizes[predicted].sum())
     bits_per_byte = nats / math.log(2) / num_bytes if num_bytes else math.inf

@@ -92,24 +92,23 @@ def add_up_gradient(
     Returns:
         The losses of each part, by name; those of all parts of all processes add up to the step's.
     """
-    in_tree = settings.gradient_parts is not None
+    tree = None if settings.gradient_parts is None else _Tree(list(model.parameters()))
     # Data-parallel gradients are averaged over processes, and each loss is divided by all processes' count already.
-    scale = 1 if in_tree else processes.number
-    tree = _Tree(list(model.parameters()))
+    scale = processes.number if tree is None else 1
     losses = []
     for part in parts:
         of_batches = []
         for index, batch in enumerate(part.batches):
             seed_dropout(settings.seed, step, part.number, index)
-            is_last = index == len(part.batches) - 1 and not in_tree
+            is_last = index == len(part.batches) - 1 and tree is None
             with contextlib.nullcontext() if is_last else accelerator.no_sync(model):
                 outputs = model(**_on_device(batch, accelerator.device), **arguments)
                 accelerator.backward(outputs.loss * scale)
             of_batches.append(_losses_of(outputs))
         losses.append({name: torch.stack([each[name] for each in of_batches]).sum() for name in of_batches[0]})
-        if in_tree:
+        if tree is not None:
             tree.add()
-    if in_tree:
+    if tree is not None:
         tree.finish(processes)
     return losses
 

@@ -120,7 +120,7 @@ def train(training: Training, state: TrainingState) -> TrainingState:
             if agreed.signal_number:
                 training.settle()
                 raise Stopped(agreed.signal_number, state.step)
-            rate, rows = set_rate(training, state), order.rows(state.step)
+            rate = set_rate(training, state)
             losses = add_up_gradient(
                 training.model,
                 parts,
@@ -138,8 +138,10 @@ def train(training: Training, state: TrainingState) -> TrainingState:
             norm, broken = move_weights(training, losses)
             positions = settings.batch_rows * training.objective.positions_per_row
             state = replace(state, step=state.step + 1, tokens=state.tokens + positions)
-            counted = replace(state, skipped_in_a_row=0)
-            state = leave_out(training, state, rows=rows, broken=broken) if broken else counted
+            if broken:
+                state = leave_out(training, state, rows=order.rows(state.step - 1), broken=broken)
+            else:
+                state = replace(state, skipped_in_a_row=0)
             bar.advance(state)
             if state.step == first_step + 1:
                 training.processes.limit_silence(settings.timeout)

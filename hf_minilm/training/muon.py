@@ -25,7 +25,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .sharded_muon import ShardedMuon
+from .sharded_muon import ShardedMuon, loss_anew
 
 MUON_GROUP = "muon"
 """The name of the parameter group that Muon steps; AdamW steps every other."""
@@ -86,10 +86,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         Returns:
             The closure's loss.
         """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = loss_anew(closure)
         self._share()
         self.muon.step()
         self.adamw.step()

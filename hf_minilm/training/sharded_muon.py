@@ -30,10 +30,7 @@ class ShardedMuon(torch.optim.Muon):
         Returns:
             The closure's loss.
         """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = loss_anew(closure)
         for group in self.param_groups:
             self._step_group(group)
         return loss
@@ -63,6 +60,14 @@ class ShardedMuon(torch.optim.Muon):
         rows, own = state["momentum_buffer"].to_local(), gradient.to_local()
         rows.lerp_(own, 1 - momentum)
         return (own.lerp(rows, momentum) if nesterov else rows).bfloat16()
+
+
+def loss_anew(closure: Callable[[], float] | None) -> float | None:
+    """Call an optimizer's closure, if it was given one, with gradients although a step has none."""
+    if closure is None:
+        return None
+    with torch.enable_grad():
+        return closure()
 
 
 def orthogonalise(
