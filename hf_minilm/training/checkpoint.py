@@ -502,7 +502,7 @@ def _check_finite(model: nn.Module, optimizer: torch.optim.Optimizer | None = No
     for name, tensor in itertools.chain(weights, moments):
         if not bool(torch.isfinite(tensor).all()):
             raise ValueError(
-                f"{name} must be finite to be saved; go back to the last checkpoint with a lower "
+                f"{name} must be finite; go back to an earlier checkpoint with a lower "
                 "optimizer.learning_rate."
             )
 

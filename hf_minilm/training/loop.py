@@ -215,9 +215,11 @@ def move_weights(training: Training, losses: list[Losses]) -> tuple[float, list[
     if isinstance(norm, DTensor):
         norm = norm.full_tensor()
     length, *own_losses = torch.stack([norm, *(part["loss"] for part in losses)]).tolist()
-    finite = training.processes.gather([all(map(math.isfinite, own_losses))])[:, 0].tolist()
-    broken = [process for process, is_finite in enumerate(finite) if not is_finite]
-    if not broken and not math.isfinite(length):
+    # Of the gradient too: all processes have the same one, unless a memory or a network failed.
+    finite = training.processes.gather([all(map(math.isfinite, own_losses)), math.isfinite(length)]).bool()
+    losses_are, gradients_are = finite.unbind(dim=1)
+    broken = losses_are.logical_not().nonzero().flatten().tolist()
+    if not broken and not gradients_are.all():
         broken = list(range(training.processes.number))
     if not broken:
         training.optimizer.step()

@@ -4,7 +4,8 @@ It runs as a script. A line of JSON on its input asks for a rank; its output tel
 rank runs `hf_minilm.cli.main` as `python -m` would, in a session of its own, and ends as an interpreter does, so that
 only its imports are spared. All ranks are killed when the input ends.
 
-A fault may be asked for with a rank: `{"at": place, "count": n, "do": deed}` makes the n-th passage of a place do it.
+A fault may be asked for with a rank: `{"at": place, "count": n, "do": deed}` makes the n-th passage of a place do it,
+or the n-th step compute with `nan` or `inf`.
 """
 
 import contextlib
@@ -123,6 +124,9 @@ def install(fault: dict[str, Any]) -> None:
     from hf_minilm.training import assembly, checkpoint
     from hf_minilm.training.processes import Processes
 
+    if fault["do"] in ("nan", "inf"):
+        poison(fault["at"], step=fault["count"], value=float(fault["do"]))
+        return
     passages = 0
 
     def pass_by() -> None:
@@ -150,6 +154,41 @@ def install(fault: dict[str, Any]) -> None:
             "evaluation": (assembly, "measure_together"),
         }[fault["at"]]
         setattr(owner, name, _after(pass_by, getattr(owner, name)))
+
+
+def poison(place: str, *, step: int, value: float) -> None:
+    """Make a number of one step of this rank's something that is not finite; steps count from 1.
+
+    Args:
+        place: `gradient`, after it was shared; `loss`, the one that is told; or `activation`, in the first layer.
+        step: The step.
+        value: Not a number, or infinite.
+    """
+    import torch
+
+    from hf_minilm.model.layers import Layer
+    from hf_minilm.training import loop
+
+    add_up_gradient = loop.add_up_gradient
+
+    @functools.wraps(add_up_gradient)
+    def poisoned(model: torch.nn.Module, *arguments: Any, **options: Any) -> Any:
+        if options["step"] + 1 != step:
+            return add_up_gradient(model, *arguments, **options)
+        hooks = []
+        if place == "activation":
+            layer = next(module for module in model.modules() if isinstance(module, Layer))
+            hooks = [layer.register_forward_hook(lambda layer, inputs, output: output * value)]
+        losses = add_up_gradient(model, *arguments, **options)
+        for hook in hooks:
+            hook.remove()
+        if place == "gradient":
+            next(weight.grad for weight in model.parameters() if weight.grad is not None).flatten()[3] = value
+        if place == "loss":
+            losses[0]["loss"] = torch.tensor(value)
+        return losses
+
+    loop.add_up_gradient = poisoned
 
 
 def _after(first: Callable[[], None], function: Callable[..., Any]) -> Callable[..., Any]:
