@@ -175,6 +175,11 @@ def _sentinel(number: int) -> str:
     return f"<extra_id_{number}>"  # T5's name
 
 
+_TRIALS = ("a", *(character * 60 + end for character in "a0 -" for end in ("a", "!")))
+"""Texts that a tokenizer is tried on when it is loaded: a pattern that takes exponential time, such as `(a+)+$`, meets
+its limit in long runs of one character, and says so in half a second."""
+
+
 def load_tokenizer(folder_or_name: str | Path) -> PreTrainedTokenizerBase:
     """Load a tokenizer from a folder or, by its name, from the Hub; never runs code that comes with it.
 
@@ -186,7 +191,8 @@ def load_tokenizer(folder_or_name: str | Path) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder_or_name), trust_remote_code=False)
         vocabulary, size = tokenizer.get_vocab(), len(tokenizer)
-        tokenizer("a", "b")  # some parts are not looked at before a text comes
+        for text in _TRIALS:
+            tokenizer(text, "b")  # some parts are not looked at before a text comes
     except (OSError, MemoryError):
         raise
     except BaseException as error:  # whatever a damaged file makes of any of the classes that read it

@@ -502,8 +502,7 @@ def _check_finite(model: nn.Module, optimizer: torch.optim.Optimizer | None = No
     for name, tensor in itertools.chain(weights, moments):
         if not bool(torch.isfinite(tensor).all()):
             raise ValueError(
-                f"{name} must be finite; go back to an earlier checkpoint with a lower "
-                "optimizer.learning_rate."
+                f"{name} must be finite; go back to an earlier checkpoint with a lower optimizer.learning_rate."
             )
 
 

@@ -50,6 +50,11 @@ def changes() -> Iterator[tuple[str, Change]]:
     yield "a normaliser in three hundred others", lambda tree: tree.update(normalizer=nested(300))
     yield "a pattern that is none", lambda tree: tree.update(pre_tokenizer=split("("))
     yield "a pattern without end", lambda tree: tree.update(pre_tokenizer=split("(" * 50_000))
+    for pattern in ("(a+)+$", r"(\s+)+\d", r"(\d+)+$", "(-+)+x", r"([a-z]+)*\d$"):
+        yield (
+            f"the pattern {pattern}, of exponential time",
+            lambda tree, it=pattern: tree.update(pre_tokenizer=split(it)),
+        )
     yield "an added token without content", lambda tree: tree["added_tokens"][0].pop("content")
     yield "an added token that is a number", lambda tree: tree["added_tokens"].append(3)
     yield "added tokens that are none", lambda tree: tree.update(added_tokens={"a": 1})
