@@ -387,6 +387,8 @@ class ProgressBar:
 
     Attributes:
         speed: Token positions a second since the process began to train.
+        left: The time left, as a text. The first step, which compiles, says nothing of how long the others take.
+        first_step: When it ended, and the share of the budget that was done then.
         waited: Seconds in which the device had nothing to do while the next batch was made; at most, on a GPU, which
             may have ended its work at any moment of making it.
     """
@@ -395,6 +397,8 @@ class ProgressBar:
         self.bar, self.budget = bar, budget
         self.start, self.start_tokens = time.monotonic(), state.tokens
         self.speed = self.waited = 0.0
+        self.left = "?"
+        self.first_step: tuple[float, float] | None = None
 
     @property
     def waiting_share(self) -> float:
@@ -403,15 +407,19 @@ class ProgressBar:
 
     def advance(self, state: TrainingState) -> None:
         """Move to where the run stands."""
-        self.speed = round((state.tokens - self.start_tokens) / max(time.monotonic() - self.start, 1e-9), 1)
-        self.bar.update(_share_done(self.budget, state) - self.bar.n)
+        now, done = time.monotonic(), _share_done(self.budget, state)
+        self.speed = round((state.tokens - self.start_tokens) / max(now - self.start, 1e-9), 1)
+        if self.first_step is None:
+            self.first_step = now, done
+        self.left = _time_left(self.first_step, (now, done))
+        self.bar.update(done - self.bar.n)
 
     def show(self, losses: dict[str, float], *, skipped: int) -> None:
         """Show the last losses, how fast it goes, and how many steps were left out, if any."""
         shown = {name: f"{value:.3f}" for name, value in sorted(losses.items())}
         speed = {"tokens/s": f"{self.speed:,.0f}", "waiting": f"{self.waiting_share:.1%}"}
         left_out = {"left out": skipped} if skipped else {}
-        self.bar.set_postfix({**shown, **speed, **left_out}, refresh=False)
+        self.bar.set_postfix({"left": self.left, **shown, **speed, **left_out}, refresh=False)
 
 
 @contextlib.contextmanager
@@ -422,7 +430,7 @@ def progress_bar(training: Training, state: TrainingState) -> Iterator[ProgressB
         total=1.0,
         initial=_share_done(budget, state),
         desc="training",
-        bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left{postfix}",
+        bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}{postfix}",
         disable=not training.accelerator.is_main_process,
         mininterval=1 if sys.stderr.isatty() else 30,
     ) as bar:
@@ -431,3 +439,9 @@ def progress_bar(training: Training, state: TrainingState) -> Iterator[ProgressB
 
 def _share_done(budget: Budget, state: TrainingState) -> float:
     return progress(budget, state.step, tokens=state.tokens, seconds=state.seconds)
+
+
+def _time_left(begin: tuple[float, float], now: tuple[float, float]) -> str:
+    """Write the time left as a text, from two moments and the shares of the budget that were done at them."""
+    done = now[1] - begin[1]
+    return tqdm.format_interval((1 - now[1]) * (now[0] - begin[0]) / done) if done > 0 else "?"
