@@ -2,8 +2,13 @@
 
 from .architecture import Architecture
 from .bert import BERT
+from .gpt2 import GPT2
+from .llama import LLAMA, MISTRAL, QWEN3
+from .roberta import ROBERTA
 
-ARCHITECTURES: dict[str, Architecture] = {architecture.name: architecture for architecture in (BERT,)}
+ARCHITECTURES: dict[str, Architecture] = {
+    architecture.name: architecture for architecture in (BERT, ROBERTA, GPT2, LLAMA, MISTRAL, QWEN3)
+}
 """What a model can come from and become. A new one is a file that says what it is, and its name here."""
 
 
