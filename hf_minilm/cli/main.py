@@ -6,13 +6,14 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from . import bench, check, export_model, import_model, pretrain, resume_check
+from . import bench, check, evaluate, export_model, import_model, pretrain, resume_check
 
 SUBCOMMANDS = {
     "pretrain": pretrain,
+    "resume-check": resume_check,
+    "evaluate": evaluate,
     "check": check,
     "bench": bench,
-    "resume-check": resume_check,
     "import": import_model,
     "export": export_model,
 }
