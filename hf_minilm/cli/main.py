@@ -6,9 +6,16 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from . import bench, check, pretrain, resume_check
+from . import bench, check, plot, pretrain, resume_check, view
 
-SUBCOMMANDS = {"pretrain": pretrain, "check": check, "bench": bench, "resume-check": resume_check}
+SUBCOMMANDS = {
+    "pretrain": pretrain,
+    "view": view,
+    "plot": plot,
+    "check": check,
+    "bench": bench,
+    "resume-check": resume_check,
+}
 
 _LONGEST_LINE = 2_000  # characters
 
