@@ -6,12 +6,14 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from . import bench, check, evaluate, export_model, import_model, pretrain, resume_check
+from . import bench, check, evaluate, export_model, import_model, plot, pretrain, resume_check, view
 
 SUBCOMMANDS = {
     "pretrain": pretrain,
     "resume-check": resume_check,
     "evaluate": evaluate,
+    "view": view,
+    "plot": plot,
     "check": check,
     "bench": bench,
     "import": import_model,

@@ -65,7 +65,7 @@ def attention_maps(
         ValueError: If there is no such layer, head or module, or the kernel does not tell what the weights depend on.
         RuntimeError: If the run left a chosen layer out.
     """
-    modules = attention_modules(model, named=named)
+    modules = list(attention_modules(model, named=named).values())
     chosen = [modules[index] for index in _from_the_start("layers", layers, number=len(modules))]
     heads_of = {module: _from_the_start("heads", heads, number=module.config.num_attention_heads) for module in chosen}
     maps: dict[nn.Module, torch.Tensor] = {}
@@ -87,8 +87,8 @@ def attention_maps(
     return tuple(maps[module] for module in chosen)
 
 
-def attention_modules(model: nn.Module, *, named: str = "*") -> list[Any]:
-    """List a model's attention modules, those of a dotted name that fits the pattern, in the order of the model.
+def attention_modules(model: nn.Module, *, named: str = "*") -> dict[str, Any]:
+    """Give a model's attention modules by their dotted names, those that fit the pattern, in the order of the model.
 
     Raises:
         ValueError: If there are none.
@@ -99,7 +99,7 @@ def attention_modules(model: nn.Module, *, named: str = "*") -> list[Any]:
         for name, module in model.named_modules()
         if type(module).__name__.endswith("Attention") and hasattr(module, "layer_idx")
     }
-    fitting = [module for name, module in everyone.items() if fnmatchcase(name, named)]
+    fitting = {name: module for name, module in everyone.items() if fnmatchcase(name, named)}
     if not fitting:
         holds = f"holds {', '.join(everyone)}" if everyone else "holds none"
         raise ValueError(

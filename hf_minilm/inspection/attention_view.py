@@ -1,22 +1,17 @@
-"""Pictures of attention maps: a page to look around in, and a drawing for a document.
+"""A drawing of one attention map for a document, which stands alone: no script, style or font is fetched.
 
-Both stand alone: no script, style or font is fetched from anywhere. The shade of a cell is the square root of its
-weight, so that a weight of 1 in 40, which is what even attention over 40 tokens gives, can still be seen.
+The shade of a cell is the square root of its weight, so that a weight of 1 in 40, which is what even attention over 40
+tokens gives, can still be seen.
 
-Shapes: B batch, H heads, T query positions, S key positions.
+Shapes: T query positions, S key positions.
 """
 
 import html
-import json
 import re
 import unicodedata
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
-
-PAGE = Path(__file__).with_name("attention_view.html")
-"""The page, with `{{data}}` where the maps and tokens go."""
 
 CELL, FONT_SIZE, CHARACTER = 22, 12, 7.25
 """Sizes in the drawing, in pixels: a cell, a letter's height and a letter's width in the usual monospaced fonts."""
@@ -25,57 +20,6 @@ INK, PAPER, TEXT = "#08519c", "#eef2f7", "#1b1f24"
 
 NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that no XML document may hold, escaped or not (XML 1.0, section 2.2)."""
-
-
-def attention_html(
-    maps: Sequence[torch.Tensor],
-    tokens: Sequence[str],
-    *,
-    key_tokens: Sequence[str] | None = None,
-    layers: Sequence[int] | None = None,
-    heads: Sequence[int] | None = None,
-) -> str:
-    """Make a page that shows every map in small, and one of them with its tokens and, in the row pointed at, weights.
-
-    Twelve layers of twelve heads over 40 tokens are a page of about half a megabyte.
-
-    Args:
-        maps: What `attention_maps` gives for one text: one tensor [1, H, T, S] a layer.
-        tokens: A string for every query, T.
-        key_tokens: A string for every key, S; None: the keys are the queries' tokens.
-        layers: The numbers to call the layers by, as asked of `attention_maps`; None counts from 0.
-        heads: The numbers to call the heads by, likewise.
-
-    Returns:
-        An HTML document.
-
-    Raises:
-        ValueError: If the maps are not of one text, or the tokens or numbers are not as many as the maps have.
-    """
-    if not maps or any(layer.dim() != 4 or layer.shape[0] != 1 for layer in maps):
-        shapes = [list(layer.shape) for layer in maps]
-        raise ValueError(f"maps ({shapes}) must have the shape [1, heads, queries, keys]; give those of one text.")
-    key_tokens = tokens if key_tokens is None else key_tokens
-    layers = range(len(maps)) if layers is None else layers
-    heads = range(maps[0].shape[1]) if heads is None else heads
-    for layer in maps:
-        _refuse_other_counts(layer[0, 0], tokens, key_tokens)
-        if len(layers) != len(maps) or len(heads) != layer.shape[1]:
-            raise ValueError(
-                f"layers and heads ({len(layers)} and {len(heads)}) must be as many as the maps' ({len(maps)} and "
-                f"{layer.shape[1]}); give a number for each."
-            )
-    data = {
-        "layers": list(layers),
-        "heads": list(heads),
-        "queries": list(tokens),
-        "keys": list(key_tokens),
-        # Whole thousandths: a fifth of the size of floats, and finer than a shade or a percentage shows.
-        "maps": [(layer[0].flatten(1) * 1000).round().int().tolist() for layer in maps],
-    }
-    # In a script element nothing but `<` can end it; JSON may write it as a number.
-    text = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
-    return PAGE.read_text(encoding="utf-8").replace("{{data}}", text)
 
 
 def attention_svg(

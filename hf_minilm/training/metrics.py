@@ -1,7 +1,6 @@
-"""What a run writes down while it trains: one JSON line a logged step, and the loss as a picture."""
+"""What a run writes down while it trains: one JSON line a logged step."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -38,28 +37,3 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         except ValueError:
             break
     return lines
-
-
-def draw_loss_curve(lines: list[dict[str, Any]], path: Path) -> None:
-    """Draw the training loss and the held-out loss over the tokens seen, as a PNG.
-
-    Args:
-        lines: Lines of metrics with `tokens` and `loss`, or `tokens` and `held_out_loss`.
-        path: Where the picture goes.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    for name, label, style in (("loss", "training", "-"), ("held_out_loss", "held out", "o-")):
-        points = [(line["tokens"], line[name]) for line in lines if name in line and math.isfinite(line[name])]
-        if points:
-            axes.plot(*zip(*points, strict=True), style, label=label, markersize=3, linewidth=1)
-    axes.set_xlabel("tokens seen")
-    axes.set_ylabel("loss [nats per predicted token]")
-    axes.grid(alpha=0.3)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend()
-    figure.savefig(path, dpi=120)

@@ -34,9 +34,9 @@ from .checkpoint import (
     list_checkpoints,
     remove_leftovers,
 )
+from .curves import draw_loss_curve
 from .launch import check_number, resolve_precision, set_threads, start_accelerator
 from .loop import Training, logged_held_out_loss, train
-from .metrics import draw_loss_curve
 from .preparation import Data, build_config, open_corpus, prepare_data
 from .processes import Processes, end_with_launcher
 from .recipe import Recipe, describe_recipe, difference, load_recipe
