@@ -6,9 +6,16 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from . import bench, check, pretrain, resume_check
+from . import bench, check, export_model, import_model, pretrain, resume_check
 
-SUBCOMMANDS = {"pretrain": pretrain, "check": check, "bench": bench, "resume-check": resume_check}
+SUBCOMMANDS = {
+    "pretrain": pretrain,
+    "check": check,
+    "bench": bench,
+    "resume-check": resume_check,
+    "import": import_model,
+    "export": export_model,
+}
 
 _LONGEST_LINE = 2_000  # characters
 

@@ -1,0 +1,16 @@
+"""Exact conversion between our models and transformers' own architectures, in both directions, with a proof."""
+
+from .convert import Converted, from_native, refuse_used_folder, save, to_native
+from .obstacles import Obstacle, expressible
+from .registry import ARCHITECTURES
+
+__all__ = [
+    "ARCHITECTURES",
+    "Converted",
+    "Obstacle",
+    "expressible",
+    "from_native",
+    "refuse_used_folder",
+    "save",
+    "to_native",
+]

@@ -1,0 +1,282 @@
+"""Native models into ours and back: refused before any work if it cannot be exact, and proved at the end."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+import hf_minilm
+
+from .architecture import Architecture, Head
+from .obstacles import TRAINING_FIELDS, export_obstacles, import_obstacles, only_training, refuse
+from .opening import open_config, open_native, open_tokenizer, open_weights
+from .proof import SENTENCES, Proof, in_float32, prove
+from .registry import ARCHITECTURES, architecture_named
+from .tensors import built_empty, make_own, own_names, translate
+
+RECORD_FILE = "conversion.json"
+OUR_MODEL_TYPES = ("hf_minilm", "hf_minilm_seq2seq")
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A converted model that was proved to compute what it did before.
+
+    Attributes:
+        model: The model, in evaluation mode, with weights of its own in the dtype that they had.
+        tokenizer: The tokenizer that lay beside it; None where there was none.
+        source: Class and architecture that it was.
+        target: Class and architecture that it is.
+        name: Folder or Hub name that it was read from.
+        dropped: What has no counterpart and is gone, in words.
+        proof: How far apart the two models were.
+        head: The pair of classes.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase | None
+    source: str
+    target: str
+    name: str
+    dropped: list[str]
+    proof: Proof
+    head: Head
+
+    def to_json(self) -> dict[str, Any]:
+        """Give what `conversion.json` says."""
+        return {
+            "from": self.source,
+            "to": self.target,
+            "name": self.name,
+            "dtype_of_weights": str(self.model.dtype).removeprefix("torch."),
+            "parameters": self.model.num_parameters(),
+            "dropped": self.dropped,
+            "proof": self.proof.to_json(),
+            "versions": {
+                "hf_minilm": hf_minilm.__version__,
+                "transformers": transformers.__version__,
+                "torch": torch.__version__,
+            },
+        }
+
+    def to_text(self) -> Iterator[str]:
+        """Say it in lines for a person."""
+        dtype = str(self.model.dtype).removeprefix("torch.")
+        yield f"{self.source} -> {self.target}, {self.model.num_parameters():,} parameters, weights in {dtype}"
+        yield from (f"dropped: {what}" for what in self.dropped)
+        yield from self.proof.to_text()
+
+
+def from_native(model: PreTrainedModel | str | Path, *, revision: str | None = None) -> Converted:
+    """Make a native model one of ours.
+
+    Args:
+        model: A folder, a Hub name, or a native model, which is left as it is.
+        revision: Branch, tag or commit of a Hub name.
+
+    Raises:
+        ValueError: If ours cannot express it, naming each field in the way, if its file lacks a tensor or has one too
+            many, or if the two do not compute the same.
+        OSError: If there is no such model.
+    """
+    is_given = isinstance(model, PreTrainedModel)
+    name = type(model).__name__ if is_given else str(model)
+    config = model.config if is_given else open_config(name, revision=revision)
+    if config.model_type in OUR_MODEL_TYPES:
+        raise ValueError(f"model ({name}) must be a native one, and is one of ours; export turns it into a native one.")
+    if config.model_type not in ARCHITECTURES:
+        raise ValueError(f"model_type ({config.model_type}) of {name} must be one of {', '.join(ARCHITECTURES)}.")
+    architecture = ARCHITECTURES[config.model_type]
+    native_class = type(model).__name__ if is_given else (config.architectures or [None])[0]
+    named = architecture.head_of_native(native_class)
+    head = named or architecture.heads[-1]
+    refuse(import_obstacles(config, architecture, head), name=name, target="hf_minilm")
+    dropped: list[str] = []
+    if is_given:
+        native, tokenizer = model.eval(), None
+    else:
+        head, opened = open_native(name, architecture, head, revision=revision, is_named=named is not None)
+        native, tokenizer, dropped = opened.model, open_tokenizer(name, revision=revision), opened.dropped
+    our_config = architecture.to_our_config(config)
+    ours = built_empty(head.our_class, our_config)
+    told = only_training(config, architecture.to_native_config(our_config), architecture.training)
+    proof = _converted_and_proved(native, ours, tokenizer, architecture=architecture, head=head, to_ours=True)
+    _carry_generation(native, ours)
+    del native
+    make_own(ours, copies=is_given)
+    return Converted(
+        model=ours,
+        tokenizer=tokenizer,
+        source=f"{architecture.name} ({head.native})",
+        target=f"hf_minilm ({head.ours})",
+        name=name,
+        dropped=[*_dropped_tensors(dropped, head.ours), *told],
+        proof=proof,
+        head=head,
+    )
+
+
+def to_native(model: PreTrainedModel | str | Path, architecture: str, *, revision: str | None = None) -> Converted:
+    """Make one of our models a native one.
+
+    Args:
+        model: A folder, a Hub name, or a model of ours, which is left as it is.
+        architecture: A name in the registry, such as bert.
+        revision: Branch, tag or commit of a Hub name.
+
+    Raises:
+        ValueError: If the architecture cannot express it, naming each field in the way, or if the two do not compute
+            the same.
+        OSError: If there is no such model.
+    """
+    wanted = architecture_named(architecture)
+    is_given = isinstance(model, PreTrainedModel)
+    name = type(model).__name__ if is_given else str(model)
+    config = model.config if is_given else open_config(name, revision=revision)
+    if config.model_type not in OUR_MODEL_TYPES:
+        raise ValueError(f"model ({name}, a {config.model_type}) must be one of ours; import makes it one.")
+    our_class = type(model).__name__ if is_given else (config.architectures or [""])[0]
+    refuse(export_obstacles(config, wanted, our_class), name=name, target=wanted.name)
+    head = wanted.head_of(our_class)
+    ours, tokenizer, dropped = _opened_ours(model, head, revision=revision)
+    native_config = wanted.to_native_config(config)
+    native = built_empty(head.native_class, native_config, **head.arguments)
+    told = only_training(config, wanted.to_our_config(native_config), TRAINING_FIELDS)
+    proof = _converted_and_proved(native, ours, tokenizer, architecture=wanted, head=head, to_ours=False)
+    _carry_generation(ours, native)
+    del ours
+    make_own(native, copies=is_given)
+    return Converted(
+        model=native,
+        tokenizer=tokenizer,
+        source=f"hf_minilm ({head.ours})",
+        target=f"{wanted.name} ({head.native})",
+        name=name,
+        dropped=[*_dropped_tensors(dropped, head.native), *told],
+        proof=proof,
+        head=head,
+    )
+
+
+def _opened_ours(
+    model: PreTrainedModel | str | Path, head: Head, *, revision: str | None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None, list[str]]:
+    """Give our model as the head's class, its tokenizer, and the tensors that this class has no place for."""
+    if not isinstance(model, PreTrainedModel):
+        ours, missing, dropped = open_weights(str(model), head.our_class, revision=revision)
+        if missing:
+            raise ValueError(f"model ({model}) must hold all tensors of {head.ours}, and lacks {', '.join(missing)}.")
+        return ours, open_tokenizer(str(model), revision=revision), dropped
+    if type(model).__name__ == head.ours:
+        return model.eval(), None, []
+    narrower = built_empty(head.our_class, model.config)
+    tensors = model.state_dict()
+    if head.ours in ("MiniLMModel", "MiniLMSeq2SeqModel"):
+        tensors = {name.removeprefix(f"{narrower.base_model_prefix}."): tensor for name, tensor in tensors.items()}
+    kept = {name: tensors[name] for name in own_names(narrower)}
+    narrower.load_state_dict(kept, strict=False, assign=True)
+    narrower.tie_weights()
+    return narrower, None, sorted(tensors.keys() - narrower.state_dict().keys())
+
+
+def _converted_and_proved(
+    native: PreTrainedModel,
+    ours: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    *,
+    architecture: Architecture,
+    head: Head,
+    to_ours: bool,
+) -> Proof:
+    """Fill the empty one of two models from the other, prove it in float32, and leave it in the other's dtype."""
+    source, target = (native, ours) if to_ours else (ours, native)
+    pairs = architecture.pairs(ours, native, head=head)
+    with in_float32(source):
+        translate(source, target, pairs, to_ours=to_ours, config=ours.config)
+        proof = prove(native, ours, tokenizer, architecture=architecture, head=head)
+    if any(parameter.dtype != torch.float32 for parameter in source.parameters()):
+        translate(source, target, pairs, to_ours=to_ours, config=ours.config)
+    target.config.dtype = source.dtype
+    return proof
+
+
+def _carry_generation(source: Any, target: Any) -> None:
+    if source.can_generate() and target.can_generate():
+        target.generation_config = source.generation_config
+
+
+def _dropped_tensors(names: list[str], target: str) -> list[str]:
+    return [f"{', '.join(names)}, for which {target} has no place"] if names else []
+
+
+def refuse_used_folder(folder: Path) -> None:
+    """Refuse to write over anything, before any work.
+
+    Raises:
+        ValueError: If the folder is a file or holds files.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"folder ({folder}) must be new or empty; choose another one.")
+
+
+def save(converted: Converted, folder: Path) -> None:
+    """Save a model, its tokenizer and `conversion.json`: all of it, read again and found equal, or nothing.
+
+    Raises:
+        ValueError: If the folder holds files, or what was read again differs.
+        OSError: If it cannot be written.
+    """
+    refuse_used_folder(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    writing = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        converted.model.save_pretrained(writing)
+        record = converted.to_json()
+        _check_saved_weights(converted, writing)
+        if converted.tokenizer is not None:
+            converted.tokenizer.save_pretrained(writing)
+            record["proof"]["texts_with_equal_token_ids"] = _check_saved_tokenizer(converted.tokenizer, writing)
+        (writing / RECORD_FILE).write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
+        writing.chmod(0o755)
+        writing.replace(folder)
+    finally:
+        shutil.rmtree(writing, ignore_errors=True)
+
+
+def _check_saved_weights(converted: Converted, folder: Path) -> None:
+    model = converted.model
+    arguments = {} if model.config.model_type in OUR_MODEL_TYPES else converted.head.arguments
+    reopened, missing, extra = open_weights(str(folder), type(model), **arguments)
+    saved = reopened.state_dict()
+    unequal = [name for name, tensor in model.state_dict().items() if not _is_same(tensor.cpu(), saved.get(name))]
+    if missing or extra or unequal:
+        names = ", ".join([*missing, *extra, *unequal])
+        raise ValueError(f"saved weights ({folder}) must be those that were saved, and differ in {names}; try again.")
+
+
+def _is_same(tensor: torch.Tensor, other: torch.Tensor | None) -> bool:
+    """Compare bit for bit, so that a NaN equals itself."""
+    return (
+        other is not None
+        and tensor.dtype == other.dtype
+        and tensor.shape == other.shape
+        and torch.equal(tensor.view(torch.uint8), other.view(torch.uint8))
+    )
+
+
+def _check_saved_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> int:
+    reopened = open_tokenizer(str(folder))
+    ids = [None if reopened is None else reopened(text)["input_ids"] for text in SENTENCES]
+    if ids != [tokenizer(text)["input_ids"] for text in SENTENCES]:
+        raise ValueError("tokenizer must give the same ids when it is opened again, and does not.")
+    return len(ids)
+
+
+__all__ = ["Converted", "from_native", "refuse_used_folder", "save", "to_native"]

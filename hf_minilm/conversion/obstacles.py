@@ -1,0 +1,164 @@
+"""What stands in the way of a conversion, known from configurations alone.
+
+A configuration is said in the other architecture's fields, and from there in its own again. A field that comes back
+with another value is one that the other architecture cannot express, and the value that comes back is the nearest that
+it can. So there is no second list of rules that could contradict the conversion.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+from .architecture import Architecture, Head, field_names
+from .registry import ARCHITECTURES
+from .tensors import get_field
+
+TRAINING_FIELDS = frozenset(
+    ("attention_dropout", "hidden_dropout", "classifier_dropout", "initializer_range", "scale_residual_initializer")
+)
+"""Fields of ours that change training and first weights, and not what a trained model computes."""
+
+_MASKED = ("MiniLMForMaskedLM", "MiniLMForPreTraining")
+_LANGUAGE_MODELS = (*_MASKED, "MiniLMForCausalLM", "MiniLMForConditionalGeneration")
+_READ_BY: dict[str, tuple[str, ...]] = {
+    "prediction_transform": _MASKED,
+    "output_bias": _LANGUAGE_MODELS,
+    "classifier_bias": ("MiniLMForSequenceClassification",),
+    "classifier_pooling": ("MiniLMForSequenceClassification", "MiniLMForMultipleChoice"),
+    "tie_word_embeddings": _LANGUAGE_MODELS,
+}
+"""Fields that only some of our classes read."""
+
+_CAUSAL = {"MiniLMForCausalLM": True, **dict.fromkeys((*_MASKED, "MiniLMForNextSentencePrediction"), False)}
+"""Classes that give attention its direction, whatever the configuration says."""
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """A field that stands in the way.
+
+    Attributes:
+        name: The field's name; "" where several fields contradict each other.
+        value: What it is.
+        nearest: The nearest value that fits; for several fields, what is wrong.
+    """
+
+    name: str
+    value: Any
+    nearest: Any
+
+    def __str__(self) -> str:
+        """Say it in one clause."""
+        return f"{self.name} ({_short(self.value)}) must be {_short(self.nearest)}" if self.name else str(self.nearest)
+
+
+def expressible(config: PreTrainedConfig, head: str | None = None) -> dict[str, list[Obstacle]]:
+    """Say which native architectures a configuration of ours can become, without any weights.
+
+    Args:
+        config: A configuration of ours.
+        head: Name of our class that is to be converted; None: the one in `config.architectures`, or the bare model.
+
+    Returns:
+        For each architecture's name what stands in the way; nothing where it can become that.
+    """
+    our_class = head or (config.architectures or [None])[0] or ""
+    return {name: export_obstacles(config, architecture, our_class) for name, architecture in ARCHITECTURES.items()}
+
+
+def export_obstacles(config: PreTrainedConfig, architecture: Architecture, our_class: str) -> list[Obstacle]:
+    """List what keeps a class of ours from becoming a native one."""
+    if config.model_type != architecture.our_config_class.model_type:
+        return [Obstacle("model_type", config.model_type, architecture.our_config_class.model_type)]
+    head = architecture.head_of(our_class)
+    try:
+        back = architecture.to_our_config(architecture.to_native_config(config))
+    except ValueError as error:
+        return [Obstacle("", None, " ".join(str(error).split()).rstrip("."))]
+    found = [obstacle for obstacle in _changed(config, back) if _matters(obstacle, config, back, head.ours)]
+    return found + _labels_obstacle(config, head)
+
+
+def import_obstacles(config: PreTrainedConfig, architecture: Architecture, head: Head) -> list[Obstacle]:
+    """List what keeps a native model from becoming one of ours."""
+    found = []
+    if getattr(config, "quantization_config", None) is not None:
+        found.append(Obstacle("quantization_config", "given", None))
+    # Where ours refuses what follows from an obstacle, the obstacle says more.
+    try:
+        back = architecture.to_native_config(architecture.to_our_config(config))
+    except ValueError as error:
+        fixed = architecture.native_fixed.items()
+        found += [
+            Obstacle(name, getattr(config, name), value) for name, value in fixed if getattr(config, name) != value
+        ]
+        return found or [Obstacle("", None, " ".join(str(error).split()).rstrip("."))]
+    unread = architecture.ignored | architecture.training
+    found += [obstacle for obstacle in _changed(config, back) if obstacle.name not in unread]
+    return found + _labels_obstacle(config, head)
+
+
+def only_training(config: PreTrainedConfig, back: PreTrainedConfig, training: Iterable[str]) -> list[str]:
+    """Say which of the fields that only training reads a conversion changes."""
+    return [
+        f"{obstacle.name} ({_short(obstacle.value)}, from now on {_short(obstacle.nearest)}), which only training reads"
+        for obstacle in _changed(config, back)
+        if obstacle.name in training or obstacle.name.rpartition(".")[2] in training
+    ]
+
+
+def refuse(obstacles: list[Obstacle], *, name: str, target: str) -> None:
+    """Raise where something stands in the way.
+
+    Raises:
+        ValueError: In one line, naming each field, its value and the nearest that fits.
+    """
+    if obstacles:
+        raise ValueError(
+            f"model ({name}) must be expressible as {target}, and is not: {'; '.join(map(str, obstacles))}."
+        )
+
+
+def _changed(config: PreTrainedConfig, back: PreTrainedConfig) -> list[Obstacle]:
+    values = ((name, get_field(config, name), get_field(back, name)) for name in field_names(config))
+    return [Obstacle(name, value, nearest) for name, value, nearest in values if value != nearest]
+
+
+def _matters(obstacle: Obstacle, config: PreTrainedConfig, back: PreTrainedConfig, our_class: str) -> bool:
+    """Say whether a field that changes would change what the class computes."""
+    stack, _, name = obstacle.name.rpartition(".")
+    if name in TRAINING_FIELDS or our_class not in _READ_BY.get(name, (our_class,)):
+        return False
+    own, other = (get_field(each, stack) if stack else each for each in (config, back))
+    if name == "is_causal":
+        return is_causal(own, our_class) != is_causal(other, our_class)
+    if name == "classifier_pooling":
+        return pooling(own) != pooling(other)
+    if name == "norm_bias":
+        return own.norm != "rms_norm"
+    return True
+
+
+def is_causal(config: Any, our_class: str) -> bool:
+    """Say whether a class is causal with a configuration."""
+    return _CAUSAL.get(our_class, bool(config.is_causal))
+
+
+def pooling(config: Any) -> str:
+    """Say what a classifier of texts reads."""
+    return config.classifier_pooling or ("last" if config.is_causal else "first")
+
+
+def _labels_obstacle(config: PreTrainedConfig, head: Head) -> list[Obstacle]:
+    if head.num_labels is None or config.num_labels == head.num_labels:
+        return []
+    return [Obstacle("num_labels", config.num_labels, head.num_labels)]
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list) and len(value) > 1 and len(set(map(str, value))) == 1:
+        return f"{value[0]} in every layer"
+    text = str(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."

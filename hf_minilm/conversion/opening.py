@@ -1,0 +1,189 @@
+"""Open a saved model, native or ours, running none of its code and no pickles; what is wrong with it is one line."""
+
+import contextlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import cached_file, logging
+
+from .architecture import Architecture, Head
+
+_LONGEST_REASON = 300  # characters of another library's error
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.txt",
+    "vocab.json",
+    "tokenizer.model",
+    "spiece.model",
+)
+_MAY_BE_MISSING: dict[str, Any] = {
+    "_raise_exceptions_for_missing_entries": False,
+    "_raise_exceptions_for_connection_errors": False,
+}
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model as it was saved, and what its file held besides.
+
+    Attributes:
+        model: In the dtype it was saved in, on the CPU.
+        dropped: Names of tensors in the file that it has no place for.
+    """
+
+    model: PreTrainedModel
+    dropped: list[str]
+
+
+def open_config(name: str, *, revision: str | None = None) -> PreTrainedConfig:
+    """Open the configuration of a folder or of a Hub name.
+
+    Raises:
+        ValueError: If it is not one that transformers or this package knows.
+        OSError: If there is none.
+    """
+    refuse_weights_elsewhere(Path(name))
+    if not Path(name).is_dir():
+        try:
+            validate_repo_id(name)
+        except HFValidationError as error:
+            raise FileNotFoundError(f"model ({name}) must be a folder that exists, or a Hub name.") from error
+    with unreadable_is_one_line(name):
+        return AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+
+
+def open_weights(
+    name: str, model_class: type[PreTrainedModel], *, revision: str | None = None, **arguments: Any
+) -> tuple[PreTrainedModel, list[str], list[str]]:
+    """Open a model as a class, in the dtype of its weights.
+
+    Returns:
+        The model, the names that its file lacks, and those in the file that it has no place for.
+
+    Raises:
+        ValueError: If the file cannot be read.
+        OSError: If there is none.
+    """
+    with unreadable_is_one_line(name), _silent():
+        model, loading = model_class.from_pretrained(
+            name,
+            revision=revision,
+            dtype="auto",
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **arguments,
+        )
+    return model.eval(), sorted(loading["missing_keys"]), sorted(loading["unexpected_keys"])
+
+
+def open_native(
+    name: str, architecture: Architecture, head: Head, *, revision: str | None, is_named: bool
+) -> tuple[Head, Opened]:
+    """Open a native model with the class that its file is of.
+
+    Many a file holds more than the class in its configuration reads, as BERT's own do: it is opened as the class that
+    reads all of it, where there is one.
+
+    Args:
+        name: A folder or Hub name.
+        architecture: Its architecture.
+        head: The head that the configuration names.
+        revision: Of the Hub.
+        is_named: Whether the configuration names that head; if not, what belongs to another is dropped.
+
+    Raises:
+        ValueError: If the file lacks a tensor, or has one that has no counterpart.
+    """
+
+    def opened_as(candidate: Head) -> tuple[Opened, list[str], list[str]]:
+        model, missing, extra = open_weights(name, candidate.native_class, revision=revision, **candidate.arguments)
+        extra = [key for key in extra if not any(re.search(pattern, key) for pattern in architecture.derived)]
+        droppable = [key for key in extra if key.startswith(candidate.dropped)]
+        if not is_named:
+            body = tuple({line.split(".")[0] for line in model.state_dict()})
+            droppable += [key for key in extra if key not in droppable and not key.startswith(body)]
+        return Opened(model, droppable), missing, [key for key in extra if key not in droppable]
+
+    opened, missing, extra = opened_as(head)
+    if extra and not missing:
+        for wider in architecture.heads:
+            if wider is head or not any(key.startswith(_beginnings(wider)) for key in extra):
+                continue
+            other, others_missing, others_extra = opened_as(wider)
+            if not others_missing and not others_extra:
+                return wider, other
+    if missing or extra:
+        problems = {"missing": missing, "without a counterpart": extra}
+        said = "; ".join(f"{len(names)} {what}: {', '.join(names)}" for what, names in problems.items() if names)
+        raise ValueError(f"model ({name}) must hold the tensors of {head.native}, and does not ({said}).")
+    return head, opened
+
+
+def _beginnings(head: Head) -> tuple[str, ...]:
+    names = (name for line in head.names for name in ((line.native,) if isinstance(line.native, str) else line.native))
+    return tuple(names)
+
+
+def open_tokenizer(name: str, *, revision: str | None = None) -> PreTrainedTokenizerBase | None:
+    """Open the tokenizer beside a model, or give None where there is none.
+
+    Raises:
+        ValueError: If there is one and it cannot be read.
+    """
+    files = (cached_file(name, file, revision=revision, **_MAY_BE_MISSING) for file in _TOKENIZER_FILES)
+    if not any(files):
+        return None
+    with unreadable_is_one_line(name), _silent():
+        return AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
+
+
+@contextlib.contextmanager
+def unreadable_is_one_line(name: str) -> Iterator[None]:
+    """Turn what transformers, safetensors and torch raise for a damaged folder into one line.
+
+    Raises:
+        ValueError: In place of the libraries' own classes.
+    """
+    try:
+        yield
+    except (OSError, ValueError, MemoryError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
+        raise ValueError(f"model ({name}) must be whole; save it again ({reason}).") from error
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Let transformers say nothing of what is missing: it is said here, as an error."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def refuse_weights_elsewhere(folder: Path) -> None:
+    """Refuse a folder whose index of weights leads out of it: transformers follows any path there.
+
+    Raises:
+        ValueError: With the path.
+    """
+    for index in folder.glob("*.index.json") if folder.is_dir() else ():
+        try:
+            files = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            outside = [file for file in files if PurePath(file).name != file or file in ("", "..") or "\\" in file]
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise ValueError(f"index of weights ({index}) must be JSON with a weight_map; save it again.") from error
+        if outside:
+            raise ValueError(f"index of weights ({index}) must name files beside it, not {outside[0]}; save it again.")

@@ -1,0 +1,265 @@
+"""The proof that ends every conversion: both models compute the same, in float32, on text and on random tokens.
+
+Shapes: B batch, T positions, E hidden size, V vocabulary.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from .architecture import Architecture, Head, Inputs
+from .obstacles import pooling
+
+TOLERANCE = 2e-5
+"""Largest difference that rounding explains, as a share of the largest value of the same output."""
+
+GREEDY_TOKENS = 32
+SENTENCES = (
+    "The keys to the old cabinet were on the table, and nobody had seen them since the morning.",
+    "Ana lost her umbrella in the park.",
+    "In 1998 it rained for 17 days; the river rose 3.5 metres.",
+    "Las llaves del armario viejo estaban sobre la mesa, y nadie las había visto desde la mañana.",
+    "El niño comió piñas y pingüinos de azúcar.",
+    "¿Quién abrió la puerta? No lo sé.",
+)
+"""Real text, English and Spanish, with accents, digits and marks."""
+
+_ROWS, _LONGEST = 3, 24  # of a batch, and tokens of its longest row
+_PROMPT_TOKENS = 6
+_SEED = 7
+
+
+@dataclass
+class Proof:
+    """What was compared, and how far apart the two models were.
+
+    Attributes:
+        differences: Largest difference of each output over all inputs, absolute.
+        shares: The same as a share of the output's largest value.
+        inputs: What the models read, in words, and how many tokens of it.
+        greedy_tokens: Tokens that both wrote, of each of `prompts` prompts; 0 where the models write none.
+        greedy_equal: How many of them are equal.
+        prompts: Number of prompts.
+        notes: What was left out, and why.
+    """
+
+    differences: dict[str, float] = field(default_factory=dict)
+    shares: dict[str, float] = field(default_factory=dict)
+    inputs: list[str] = field(default_factory=list)
+    greedy_tokens: int = 0
+    greedy_equal: int = 0
+    prompts: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def holds(self) -> bool:
+        """Whether all differences are those of rounding, and all greedy tokens are equal."""
+        return all(share <= TOLERANCE for share in self.shares.values()) and (
+            self.greedy_equal == self.greedy_tokens * self.prompts
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Give what `conversion.json` says of it."""
+        return {
+            "dtype": "float32",
+            "inputs": self.inputs,
+            "largest_difference": self.differences,
+            "largest_difference_as_share_of_largest_value": self.shares,
+            "tolerance_of_share": TOLERANCE,
+            "greedy": {"prompts": self.prompts, "tokens_each": self.greedy_tokens, "equal": self.greedy_equal},
+            "notes": self.notes,
+        }
+
+    def to_text(self) -> Iterator[str]:
+        """Say it in lines for a person."""
+        for name, difference in self.differences.items():
+            yield f"{name}: largest difference {difference:.1e}, {self.shares[name]:.1e} of the largest value"
+        if self.greedy_tokens:
+            wanted = self.greedy_tokens * self.prompts
+            yield f"greedy: {self.greedy_equal} of {wanted} tokens equal, {self.prompts} prompts"
+        yield from self.notes
+
+
+@torch.no_grad()
+def prove(
+    native: PreTrainedModel,
+    ours: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    *,
+    architecture: Architecture,
+    head: Head,
+) -> Proof:
+    """Run both models on the same inputs and compare.
+
+    Args:
+        native: In float32, in evaluation mode.
+        ours: Likewise.
+        tokenizer: Makes real inputs; without one there are random ones only.
+        architecture: Says how inputs differ.
+        head: Says which class this is.
+
+    Raises:
+        ValueError: If they differ by more than `TOLERANCE`, or write other tokens.
+    """
+    proof = Proof()
+    rows = _all_rows(native, tokenizer, proof)
+    for name, tokens in rows.items():
+        for side in ("right", "left"):
+            inputs = batch_of(tokens, native, side=side)
+            real = inputs["attention_mask"].bool()
+            theirs, mine = (
+                _run(native, inputs, head),
+                _run(ours, architecture.inputs_of_ours(inputs, native.config), head),
+            )
+            reads_padding = side == "left" and head.reads_padding and pooling(ours.config) == "first"
+            _compare(proof, theirs, mine, real, skip_pooled=reads_padding)
+            proof.inputs.append(f"{name}, padded on the {side}: {int(real.sum())} tokens")
+            if reads_padding and len(proof.notes) == 0:
+                proof.notes.append(
+                    f"{head.native} reads padding on the left as the first token, {head.ours} does not: the classes "
+                    "of such rows differ"
+                )
+    if native.can_generate() and ours.can_generate():
+        _compare_greedy(proof, native, ours, next(reversed(rows.values())))
+    _refuse_difference(proof)
+    return proof
+
+
+def _refuse_difference(proof: Proof) -> None:
+    if not proof.holds:
+        raise ValueError(f"both models must compute the same, and do not: {'; '.join(proof.to_text())}.")
+
+
+def _all_rows(
+    native: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, proof: Proof
+) -> dict[str, list[list[int]]]:
+    config = native.config
+    longest = min(_LONGEST, longest_row(config))
+    rows = {"random tokens": random_rows(config, longest)}
+    if tokenizer is None:
+        proof.notes.append("no tokenizer lies beside the model: no text was compared")
+        return rows
+    texts = [tokenizer(text)["input_ids"][:longest] for text in SENTENCES]
+    kept = [row for row in texts if row and max(row) < config.vocab_size]
+    if len(kept) < len(texts):
+        proof.notes.append(f"{len(texts) - len(kept)} sentences have tokens outside the vocabulary and were left out")
+    return {**rows, "text": kept} if kept else rows
+
+
+def longest_row(config: Any) -> int:
+    """Count the tokens of the longest row that a native model surely reads."""
+    positions = getattr(config, "max_position_embeddings", None) or _LONGEST
+    # RoBERTa's count from after the padding token's number.
+    return max(positions - (config.pad_token_id or 0) - 1, 1)
+
+
+def random_rows(config: Any, longest: int) -> list[list[int]]:
+    """Draw rows of unequal lengths, without the padding token."""
+    generator = torch.Generator().manual_seed(_SEED)
+    pad = config.pad_token_id
+    lengths = [max(longest - 5 * row, 1) for row in range(_ROWS)]
+    drawn = [torch.randint(0, config.vocab_size, (length,), generator=generator).tolist() for length in lengths]
+    return [[(token + 1) % config.vocab_size if token == pad else token for token in row] for row in drawn]
+
+
+def batch_of(rows: Sequence[Sequence[int]], native: PreTrainedModel, *, side: str) -> Inputs:
+    """Pad rows to [B, T], with a mask, and where the model has segments, a second one."""
+    pad, longest = native.config.pad_token_id or 0, max(map(len, rows))
+    ids = torch.full((len(rows), longest), pad)
+    mask = torch.zeros_like(ids)
+    for row, tokens in enumerate(rows):
+        places = slice(0, len(tokens)) if side == "right" else slice(longest - len(tokens), longest)
+        ids[row, places], mask[row, places] = torch.tensor(list(tokens)), 1
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    if (getattr(native.config, "type_vocab_size", None) or 0) > 1:
+        half = mask.cumsum(1) > mask.sum(1, keepdim=True) // 2
+        inputs["token_type_ids"] = (half & mask.bool()).long()
+    if native.config.is_encoder_decoder:
+        inputs["decoder_input_ids"] = ids[:, : max(longest // 2, 1)]
+    return {name: tensor.to(native.device) for name, tensor in inputs.items()}
+
+
+def _run(model: PreTrainedModel, inputs: Inputs, head: Head) -> dict[str, Any]:
+    if head.ours == "MiniLMForMultipleChoice":
+        inputs = {name: tensor[None] for name, tensor in inputs.items()}  # one question, a row a choice
+    return dict(model(**inputs, output_hidden_states=True, use_cache=False))
+
+
+def _compare(
+    proof: Proof, theirs: dict[str, Any], mine: dict[str, Any], real: torch.Tensor, *, skip_pooled: bool
+) -> None:
+    compared = ("logits", "hidden_states", "last_hidden_state")
+    for name in (name for name in theirs if name in mine and name.endswith(compared)):
+        both = ([out] if isinstance(out, torch.Tensor) else list(out) for out in (theirs[name], mine[name]))
+        for their_tensor, my_tensor in zip(*both, strict=True):
+            is_of_tokens = their_tensor.shape[:2] == real.shape and (their_tensor.dim() == 3 or "_logits" in name)
+            if is_of_tokens:
+                their_tensor, my_tensor = their_tensor[real], my_tensor[real]
+            elif skip_pooled:
+                continue
+            _note(proof, name, their_tensor, my_tensor)
+
+
+def _note(proof: Proof, name: str, theirs: torch.Tensor, mine: torch.Tensor) -> None:
+    if theirs.shape != mine.shape:
+        raise ValueError(f"{name} (of shape {list(mine.shape)}) must have the native shape {list(theirs.shape)}.")
+    difference = float((theirs - mine).abs().max())
+    largest = float(theirs.abs().max())
+    # Not `max`, which drops a NaN that comes second.
+    share = difference / largest if largest else difference
+    for kept, value in ((proof.differences, difference), (proof.shares, share)):
+        kept[name] = value if not value <= kept.get(name, -1.0) else kept[name]
+
+
+def _compare_greedy(proof: Proof, native: PreTrainedModel, ours: PreTrainedModel, rows: list[list[int]]) -> None:
+    prompts = [row[:_PROMPT_TOKENS] for row in rows[:2]]
+    prompts[-1] = prompts[-1][: max(_PROMPT_TOKENS - 2, 1)]
+    number = min(GREEDY_TOKENS, longest_row(native.config) - _PROMPT_TOKENS)
+    if number < 1:
+        proof.notes.append("the positions are too few to write anything after a prompt")
+        return
+    inputs = batch_of(prompts, native, side="left")
+    inputs = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    written = []
+    for model in (native, ours):
+        with _plain_generation(model, number):
+            written.append(model.generate(**inputs)[:, -number:])
+    proof.prompts, proof.greedy_tokens = len(prompts), number
+    proof.greedy_equal = int((written[0] == written[1]).sum())
+
+
+@contextlib.contextmanager
+def _plain_generation(model: Any, number: int) -> Iterator[None]:
+    """Let a model write exactly so many likeliest tokens, whatever its own settings are."""
+    own, config = model.generation_config, model.config
+    pad = config.pad_token_id or 0
+    start = getattr(own, "decoder_start_token_id", None)
+    plain = GenerationConfig(
+        max_new_tokens=number,
+        do_sample=False,
+        pad_token_id=pad,
+        bos_token_id=own.bos_token_id,
+        decoder_start_token_id=start,
+    )
+    model.generation_config = plain
+    try:
+        yield
+    finally:
+        model.generation_config = own
+
+
+@contextlib.contextmanager
+def in_float32(model: PreTrainedModel) -> Iterator[None]:
+    """Let a model's weights be float32 for a while; the way there and back changes no bit."""
+    dtypes = {parameter: parameter.dtype for parameter in model.parameters()}
+    try:
+        for parameter in dtypes:
+            parameter.data = parameter.data.float()
+        yield
+    finally:
+        for parameter, dtype in dtypes.items():
+            parameter.data = parameter.data.to(dtype)

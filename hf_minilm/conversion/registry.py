@@ -1,0 +1,18 @@
+"""The native architectures, by the names that `--to` and `model_type` call them."""
+
+from .architecture import Architecture
+from .bert import BERT
+
+ARCHITECTURES: dict[str, Architecture] = {architecture.name: architecture for architecture in (BERT,)}
+"""What a model can come from and become. A new one is a file that says what it is, and its name here."""
+
+
+def architecture_named(name: str) -> Architecture:
+    """Give an architecture.
+
+    Raises:
+        ValueError: If none has that name.
+    """
+    if name not in ARCHITECTURES:
+        raise ValueError(f"architecture ({name}) must be one of {', '.join(ARCHITECTURES)}.")
+    return ARCHITECTURES[name]
