@@ -148,6 +148,7 @@ def to_native(model: PreTrainedModel | str | Path, architecture: str, *, revisio
     ours, tokenizer, dropped = _opened_ours(model, head, revision=revision)
     native_config = wanted.to_native_config(config)
     native = built_empty(head.native_class, native_config, **head.arguments)
+    wanted.prepare(native, config)
     told = only_training(config, wanted.to_our_config(native_config), TRAINING_FIELDS)
     proof = _converted_and_proved(native, ours, tokenizer, architecture=wanted, head=head, to_ours=False)
     _carry_generation(ours, native)

@@ -113,7 +113,9 @@ def prove(
             real = inputs["attention_mask"].bool()
             theirs, mine = (
                 _run(native, inputs, head),
-                _run(ours, architecture.inputs_of_ours(inputs, native.config), head),
+                architecture.outputs_of_ours(
+                    _run(ours, architecture.inputs_of_ours(inputs, native.config), head), ours.config, head
+                ),
             )
             reads_padding = side == "left" and head.reads_padding and pooling(ours.config) == "first"
             _compare(proof, theirs, mine, real, skip_pooled=reads_padding)
@@ -153,8 +155,9 @@ def _all_rows(
 def longest_row(config: Any) -> int:
     """Count the tokens of the longest row that a native model surely reads."""
     positions = getattr(config, "max_position_embeddings", None) or _LONGEST
-    # RoBERTa's count from after the padding token's number.
-    return max(positions - (config.pad_token_id or 0) - 1, 1)
+    # RoBERTa's count from after the padding token's number, which in others may be any token's.
+    left = positions - (config.pad_token_id or 0) - 1
+    return left if left > 0 else positions
 
 
 def random_rows(config: Any, longest: int) -> list[list[int]]:
@@ -179,7 +182,8 @@ def batch_of(rows: Sequence[Sequence[int]], native: PreTrainedModel, *, side: st
         half = mask.cumsum(1) > mask.sum(1, keepdim=True) // 2
         inputs["token_type_ids"] = (half & mask.bool()).long()
     if native.config.is_encoder_decoder:
-        inputs["decoder_input_ids"] = ids[:, : max(longest // 2, 1)]
+        size = getattr(native.config, "decoder_vocab_size", native.config.vocab_size)
+        inputs["decoder_input_ids"] = ids[:, : max(longest // 2, 1)] % size
     return {name: tensor.to(native.device) for name, tensor in inputs.items()}
 
 

@@ -2,8 +2,13 @@
 
 from .architecture import Architecture
 from .bert import BERT
+from .marian import MARIAN
+from .modernbert import MODERNBERT
+from .t5 import T5
 
-ARCHITECTURES: dict[str, Architecture] = {architecture.name: architecture for architecture in (BERT,)}
+ARCHITECTURES: dict[str, Architecture] = {
+    architecture.name: architecture for architecture in (BERT, MARIAN, MODERNBERT, T5)
+}
 """What a model can come from and become. A new one is a file that says what it is, and its name here."""
 
 
