@@ -34,8 +34,8 @@ class Head:
         prefix: What stands before the body's names in the native class; None: its `base_model_prefix` and a dot.
         arguments: What the native class is built and opened with.
         dropped: Beginnings of native names that may be in a file and that our class has nothing for.
-        fixed: Fields of ours that this head needs, besides the architecture's.
-        num_labels: How many labels the native class has to be told; None: as many as there are.
+        fixed: Fields of ours that the native class leaves no choice in, besides the architecture's.
+        needs: Fields of both configurations that the architecture has, and this class only with one value.
         reads_padding: Whether the native class takes the first column for the first token, padded or not.
     """
 
@@ -46,7 +46,7 @@ class Head:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     dropped: tuple[str, ...] = ()
     fixed: Mapping[str, Any] = field(default_factory=dict)
-    num_labels: int | None = None
+    needs: Mapping[str, Any] = field(default_factory=dict)
     reads_padding: bool = False
 
     @property
@@ -86,6 +86,8 @@ class Architecture:
         body: The body's tensors.
         heads: Pairs of classes, the body without a head last.
         derived: Patterns of tensors that older files hold and the configuration gives.
+        divides_width: Whether the heads share the width out evenly, whatever their size.
+        notes: What one who uses a converted model has to know.
         our_config: Name of our configuration's class.
     """
 
@@ -99,6 +101,8 @@ class Architecture:
     ignored: frozenset[str] = frozenset()
     training: frozenset[str] = frozenset()
     derived: tuple[str, ...] = ()
+    divides_width: bool = True
+    notes: tuple[str, ...] = ()
     our_config: str = "MiniLMConfig"
 
     @property
@@ -123,6 +127,9 @@ class Architecture:
         fields = dict(self.native_fixed)
         for name, native_name in reversed(self._same()):
             fields[native_name] = get_field(ours, name)
+            if self.divides_width and name.endswith("hidden_size"):
+                heads = get_field(ours, name.replace("hidden_size", "num_attention_heads"))
+                fields[native_name] = max(round(fields[native_name] / heads), 1) * heads
         return fields
 
     def _same(self) -> list[tuple[str, str]]:
@@ -130,7 +137,11 @@ class Architecture:
         return [*self.same, *((name, name) for name in CARRIED if name in known)]
 
     def to_our_config(self, native: PreTrainedConfig) -> PreTrainedConfig:
-        """Build our configuration from a native one; ValueError where ours refuses it."""
+        """Build our configuration from a native one.
+
+        Raises:
+            ValueError: Where ours refuses it.
+        """
         return self.our_config_class(**_nested(self.our_fields(native)), **labels_of(native))
 
     def to_native_config(self, ours: PreTrainedConfig) -> PreTrainedConfig:

@@ -102,7 +102,7 @@ BERT = Architecture(
             "BertForQuestionAnswering",
             (Names("qa_outputs", "qa_outputs"),),
             dropped=("bert.pooler.",),
-            num_labels=2,
+            needs={"num_labels": 2},
         ),
         Head(
             "MiniLMForMultipleChoice",

@@ -1,16 +1,17 @@
 """Native models into ours and back: refused before any work if it cannot be exact, and proved at the end."""
 
+import copy
 import json
 import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import transformers
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 import hf_minilm
 
@@ -19,7 +20,7 @@ from .obstacles import TRAINING_FIELDS, export_obstacles, import_obstacles, only
 from .opening import open_config, open_native, open_tokenizer, open_weights
 from .proof import SENTENCES, Proof, in_float32, prove
 from .registry import ARCHITECTURES, architecture_named
-from .tensors import built_empty, make_own, own_names, translate
+from .tensors import built_empty, make_own, own_names, refuse_tensors, translate
 
 RECORD_FILE = "conversion.json"
 OUR_MODEL_TYPES = ("hf_minilm", "hf_minilm_seq2seq")
@@ -86,38 +87,34 @@ def from_native(model: PreTrainedModel | str | Path, *, revision: str | None = N
             many, or if the two do not compute the same.
         OSError: If there is no such model.
     """
-    is_given = isinstance(model, PreTrainedModel)
-    name = type(model).__name__ if is_given else str(model)
-    config = model.config if is_given else open_config(name, revision=revision)
+    name, config, native_class = _described(model, revision=revision)
     if config.model_type in OUR_MODEL_TYPES:
         raise ValueError(f"model ({name}) must be a native one, and is one of ours; export turns it into a native one.")
     if config.model_type not in ARCHITECTURES:
         raise ValueError(f"model_type ({config.model_type}) of {name} must be one of {', '.join(ARCHITECTURES)}.")
     architecture = ARCHITECTURES[config.model_type]
-    native_class = type(model).__name__ if is_given else (config.architectures or [None])[0]
     named = architecture.head_of_native(native_class)
     head = named or architecture.heads[-1]
     refuse(import_obstacles(config, architecture, head), name=name, target="hf_minilm")
-    dropped: list[str] = []
-    if is_given:
-        native, tokenizer = model.eval(), None
-    else:
-        head, opened = open_native(name, architecture, head, revision=revision, is_named=named is not None)
-        native, tokenizer, dropped = opened.model, open_tokenizer(name, revision=revision), opened.dropped
     our_config = architecture.to_our_config(config)
+    dropped = only_training(config, architecture.to_native_config(our_config), architecture.training)
+    tokenizer = None
+    if isinstance(model, PreTrainedModel):
+        native, extra = _as_class(model, head.native_class, prefix=head.prefixes[1], **head.arguments)
+    else:
+        head, native, extra = open_native(name, architecture, head, revision=revision, is_named=named is not None)
+        tokenizer = open_tokenizer(name, revision=revision)
     ours = built_empty(head.our_class, our_config)
-    told = only_training(config, architecture.to_native_config(our_config), architecture.training)
-    proof = _converted_and_proved(native, ours, tokenizer, architecture=architecture, head=head, to_ours=True)
-    _carry_generation(native, ours)
+    proof = _fill_and_prove(native, ours, tokenizer, architecture=architecture, head=head, to_ours=True)
     del native
-    make_own(ours, copies=is_given)
+    make_own(ours, copies=isinstance(model, PreTrainedModel))
     return Converted(
         model=ours,
         tokenizer=tokenizer,
         source=f"{architecture.name} ({head.native})",
         target=f"hf_minilm ({head.ours})",
         name=name,
-        dropped=[*_dropped_tensors(dropped, head.ours), *told],
+        dropped=[*_dropped_tensors(extra, head.ours), *dropped],
         proof=proof,
         head=head,
     )
@@ -137,57 +134,73 @@ def to_native(model: PreTrainedModel | str | Path, architecture: str, *, revisio
         OSError: If there is no such model.
     """
     wanted = architecture_named(architecture)
-    is_given = isinstance(model, PreTrainedModel)
-    name = type(model).__name__ if is_given else str(model)
-    config = model.config if is_given else open_config(name, revision=revision)
+    name, config, our_class = _described(model, revision=revision)
     if config.model_type not in OUR_MODEL_TYPES:
         raise ValueError(f"model ({name}, a {config.model_type}) must be one of ours; import makes it one.")
-    our_class = type(model).__name__ if is_given else (config.architectures or [""])[0]
     refuse(export_obstacles(config, wanted, our_class), name=name, target=wanted.name)
     head = wanted.head_of(our_class)
-    ours, tokenizer, dropped = _opened_ours(model, head, revision=revision)
     native_config = wanted.to_native_config(config)
+    dropped = only_training(config, wanted.to_our_config(native_config), TRAINING_FIELDS)
+    tokenizer = None
+    if isinstance(model, PreTrainedModel):
+        ours, extra = _as_class(model, head.our_class, prefix=head.prefixes[0])
+    else:
+        ours, missing, extra = open_weights(name, head.our_class, revision=revision)
+        refuse_tensors(missing=missing)
+        tokenizer = open_tokenizer(name, revision=revision)
     native = built_empty(head.native_class, native_config, **head.arguments)
     wanted.prepare(native, config)
-    told = only_training(config, wanted.to_our_config(native_config), TRAINING_FIELDS)
-    proof = _converted_and_proved(native, ours, tokenizer, architecture=wanted, head=head, to_ours=False)
-    _carry_generation(ours, native)
+    proof = _fill_and_prove(native, ours, tokenizer, architecture=wanted, head=head, to_ours=False)
     del ours
-    make_own(native, copies=is_given)
+    make_own(native, copies=isinstance(model, PreTrainedModel))
     return Converted(
         model=native,
         tokenizer=tokenizer,
         source=f"hf_minilm ({head.ours})",
         target=f"{wanted.name} ({head.native})",
         name=name,
-        dropped=[*_dropped_tensors(dropped, head.native), *told],
+        dropped=[*_dropped_tensors(extra, head.native), *dropped],
         proof=proof,
         head=head,
     )
 
 
-def _opened_ours(
-    model: PreTrainedModel | str | Path, head: Head, *, revision: str | None
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None, list[str]]:
-    """Give our model as the head's class, its tokenizer, and the tensors that this class has no place for."""
-    if not isinstance(model, PreTrainedModel):
-        ours, missing, dropped = open_weights(str(model), head.our_class, revision=revision)
-        if missing:
-            raise ValueError(f"model ({model}) must hold all tensors of {head.ours}, and lacks {', '.join(missing)}.")
-        return ours, open_tokenizer(str(model), revision=revision), dropped
-    if type(model).__name__ == head.ours:
-        return model.eval(), None, []
-    narrower = built_empty(head.our_class, model.config)
-    tensors = model.state_dict()
-    if head.ours in ("MiniLMModel", "MiniLMSeq2SeqModel"):
-        tensors = {name.removeprefix(f"{narrower.base_model_prefix}."): tensor for name, tensor in tensors.items()}
-    kept = {name: tensors[name] for name in own_names(narrower)}
-    narrower.load_state_dict(kept, strict=False, assign=True)
-    narrower.tie_weights()
-    return narrower, None, sorted(tensors.keys() - narrower.state_dict().keys())
+def _described(model: PreTrainedModel | str | Path, *, revision: str | None) -> tuple[str, PreTrainedConfig, str]:
+    """Give a model's name, its configuration, and the name of its class, "" where that is not known."""
+    if isinstance(model, PreTrainedModel):
+        return type(model).__name__, model.config, type(model).__name__
+    config = open_config(str(model), revision=revision)
+    return str(model), config, (config.architectures or [""])[0]
 
 
-def _converted_and_proved(
+def _as_class(
+    model: PreTrainedModel, model_class: type[PreTrainedModel], *, prefix: str, **arguments: Any
+) -> tuple[PreTrainedModel, list[str]]:
+    """Give a model as a class that does a part of its work, and the names of the tensors that are then left over.
+
+    Args:
+        model: Any model; its weights are shared.
+        model_class: The same class, or another of its family.
+        prefix: What stands before the body's names in that class.
+        **arguments: What the class is built with.
+    """
+    if type(model) is model_class and not arguments:
+        return model, []
+    part = built_empty(model_class, model.config, **arguments)
+    own = "" if model.base_model is model else f"{model.base_model_prefix}."
+    tensors = {
+        f"{prefix}{name.removeprefix(own)}" if name.startswith(own) else name: tensor
+        for name, tensor in model.state_dict().items()
+        if name not in model.all_tied_weights_keys
+    }
+    wanted = own_names(part)
+    refuse_tensors(missing=sorted(wanted - tensors.keys()))
+    part.load_state_dict({name: tensors[name] for name in wanted}, strict=False, assign=True)
+    part.tie_weights()
+    return part, sorted(tensors.keys() - wanted)
+
+
+def _fill_and_prove(
     native: PreTrainedModel,
     ours: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase | None,
@@ -196,21 +209,23 @@ def _converted_and_proved(
     head: Head,
     to_ours: bool,
 ) -> Proof:
-    """Fill the empty one of two models from the other, prove it in float32, and leave it in the other's dtype."""
+    """Fill the empty one of two models from the other, prove it in float32, and leave both in the dtype it was in."""
     source, target = (native, ours) if to_ours else (ours, native)
+    was_training = source.training
     pairs = architecture.pairs(ours, native, head=head)
-    with in_float32(source):
-        translate(source, target, pairs, to_ours=to_ours, config=ours.config)
-        proof = prove(native, ours, tokenizer, architecture=architecture, head=head)
+    source.eval()
+    try:
+        with in_float32(source):
+            translate(source, target, pairs, to_ours=to_ours, config=ours.config)
+            proof = prove(native, ours, tokenizer, architecture=architecture, head=head)
+    finally:
+        source.train(was_training)
     if any(parameter.dtype != torch.float32 for parameter in source.parameters()):
         translate(source, target, pairs, to_ours=to_ours, config=ours.config)
     target.config.dtype = source.dtype
-    return proof
-
-
-def _carry_generation(source: Any, target: Any) -> None:
     if source.can_generate() and target.can_generate():
-        target.generation_config = source.generation_config
+        cast(Any, target).generation_config = copy.deepcopy(source.generation_config)
+    return proof
 
 
 def _dropped_tensors(names: list[str], target: str) -> list[str]:

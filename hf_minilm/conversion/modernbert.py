@@ -135,7 +135,7 @@ MODERNBERT = ModernBert(
             "ModernBertForQuestionAnswering",
             (*_TRANSFORM, Names("qa_outputs", "classifier")),
             fixed=_CLASSIFIERS,
-            num_labels=2,
+            needs={"num_labels": 2},
         ),
         Head(
             "MiniLMForMultipleChoice",

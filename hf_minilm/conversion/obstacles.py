@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 
 from .architecture import Architecture, Head, field_names
@@ -71,7 +72,7 @@ def expressible(config: PreTrainedConfig, head: str | None = None) -> dict[str, 
     Returns:
         For each architecture's name what stands in the way; nothing where it can become that.
     """
-    our_class = head or (config.architectures or [None])[0] or ""
+    our_class = head or (config.architectures or [""])[0]
     return {name: export_obstacles(config, architecture, our_class) for name, architecture in ARCHITECTURES.items()}
 
 
@@ -82,10 +83,10 @@ def export_obstacles(config: PreTrainedConfig, architecture: Architecture, our_c
     head = architecture.head_of(our_class)
     try:
         back = architecture.to_our_config(architecture.to_native_config(config))
-    except ValueError as error:
-        return [Obstacle("", None, " ".join(str(error).split()).rstrip("."))]
+    except (ValueError, StrictDataclassError) as error:
+        return [Obstacle("", None, _reason(error))]
     found = [obstacle for obstacle in _changed(config, back) if _matters(obstacle, config, back, head.ours)]
-    return found + _labels_obstacle(config, head)
+    return found + _unmet_needs(config, head)
 
 
 def import_obstacles(config: PreTrainedConfig, architecture: Architecture, head: Head) -> list[Obstacle]:
@@ -93,18 +94,17 @@ def import_obstacles(config: PreTrainedConfig, architecture: Architecture, head:
     found = []
     if getattr(config, "quantization_config", None) is not None:
         found.append(Obstacle("quantization_config", "given", None))
-    # Where ours refuses what follows from an obstacle, the obstacle says more.
     try:
         back = architecture.to_native_config(architecture.to_our_config(config))
-    except ValueError as error:
+    except (ValueError, StrictDataclassError) as error:
         fixed = architecture.native_fixed.items()
         found += [
             Obstacle(name, getattr(config, name), value) for name, value in fixed if getattr(config, name) != value
         ]
-        return found or [Obstacle("", None, " ".join(str(error).split()).rstrip("."))]
+        return [*found, Obstacle("", None, _reason(error))]
     unread = architecture.ignored | architecture.training
     found += [obstacle for obstacle in _changed(config, back) if obstacle.name not in unread]
-    return found + _labels_obstacle(config, head)
+    return found + _unmet_needs(config, head)
 
 
 def only_training(config: PreTrainedConfig, back: PreTrainedConfig, training: Iterable[str]) -> list[str]:
@@ -147,6 +147,10 @@ def _matters(obstacle: Obstacle, config: PreTrainedConfig, back: PreTrainedConfi
         return pooling(own) != pooling(other)
     if name == "norm_bias":
         return own.norm != "rms_norm"
+    if name == "rope_parameters":
+        return own.position_embedding == "rope"
+    if name == "partial_rotary_factor":
+        return obstacle.value != 1.0
     return True
 
 
@@ -160,10 +164,14 @@ def pooling(config: Any) -> str:
     return config.classifier_pooling or ("last" if config.is_causal else "first")
 
 
-def _labels_obstacle(config: PreTrainedConfig, head: Head) -> list[Obstacle]:
-    if head.num_labels is None or config.num_labels == head.num_labels:
-        return []
-    return [Obstacle("num_labels", config.num_labels, head.num_labels)]
+def _unmet_needs(config: PreTrainedConfig, head: Head) -> list[Obstacle]:
+    fields = ((name, getattr(config, name), needed) for name, needed in head.needs.items())
+    return [Obstacle(name, value, needed) for name, value, needed in fields if value != needed]
+
+
+def _reason(error: Exception) -> str:
+    """Give what a configuration that refuses itself says, without the wrapping of the library that checks types."""
+    return " ".join(str(error.__cause__ or error).split()).rstrip(".")
 
 
 def _short(value: Any) -> str:

@@ -4,16 +4,17 @@ import contextlib
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, cast
 
 from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils._validators import validate_repo_id
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import cached_file, logging
+from transformers.utils import logging
+from transformers.utils.hub import cached_file
 
 from .architecture import Architecture, Head
+from .tensors import refuse_tensors
 
 _LONGEST_REASON = 300  # characters of another library's error
 _TOKENIZER_FILES = (
@@ -28,19 +29,6 @@ _MAY_BE_MISSING: dict[str, Any] = {
     "_raise_exceptions_for_missing_entries": False,
     "_raise_exceptions_for_connection_errors": False,
 }
-
-
-@dataclass(frozen=True)
-class Opened:
-    """A model as it was saved, and what its file held besides.
-
-    Attributes:
-        model: In the dtype it was saved in, on the CPU.
-        dropped: Names of tensors in the file that it has no place for.
-    """
-
-    model: PreTrainedModel
-    dropped: list[str]
 
 
 def open_config(name: str, *, revision: str | None = None) -> PreTrainedConfig:
@@ -73,7 +61,7 @@ def open_weights(
         OSError: If there is none.
     """
     with unreadable_is_one_line(name), _silent():
-        model, loading = model_class.from_pretrained(
+        model, loading = cast(Any, model_class).from_pretrained(
             name,
             revision=revision,
             dtype="auto",
@@ -87,7 +75,7 @@ def open_weights(
 
 def open_native(
     name: str, architecture: Architecture, head: Head, *, revision: str | None, is_named: bool
-) -> tuple[Head, Opened]:
+) -> tuple[Head, PreTrainedModel, list[str]]:
     """Open a native model with the class that its file is of.
 
     Many a file holds more than the class in its configuration reads, as BERT's own do: it is opened as the class that
@@ -100,37 +88,41 @@ def open_native(
         revision: Of the Hub.
         is_named: Whether the configuration names that head; if not, what belongs to another is dropped.
 
+    Returns:
+        The head, the model, and the names of the tensors in the file that are dropped.
+
     Raises:
         ValueError: If the file lacks a tensor, or has one that has no counterpart.
     """
-
-    def opened_as(candidate: Head) -> tuple[Opened, list[str], list[str]]:
-        model, missing, extra = open_weights(name, candidate.native_class, revision=revision, **candidate.arguments)
-        extra = [key for key in extra if not any(re.search(pattern, key) for pattern in architecture.derived)]
-        droppable = [key for key in extra if key.startswith(candidate.dropped)]
-        if not is_named:
-            body = tuple({line.split(".")[0] for line in model.state_dict()})
-            droppable += [key for key in extra if key not in droppable and not key.startswith(body)]
-        return Opened(model, droppable), missing, [key for key in extra if key not in droppable]
-
-    opened, missing, extra = opened_as(head)
-    if extra and not missing:
-        for wider in architecture.heads:
-            if wider is head or not any(key.startswith(_beginnings(wider)) for key in extra):
-                continue
-            other, others_missing, others_extra = opened_as(wider)
-            if not others_missing and not others_extra:
-                return wider, other
-    if missing or extra:
-        problems = {"missing": missing, "without a counterpart": extra}
-        said = "; ".join(f"{len(names)} {what}: {', '.join(names)}" for what, names in problems.items() if names)
-        raise ValueError(f"model ({name}) must hold the tensors of {head.native}, and does not ({said}).")
-    return head, opened
+    model, missing, unread = _opened_as(head, name, architecture, revision=revision)
+    dropped = [key for key in unread if key.startswith(head.dropped)]
+    if not is_named:
+        body = tuple({key.split(".")[0] for key in model.state_dict()})
+        dropped += [key for key in unread if key not in dropped and not key.startswith(body)]
+    extra = [key for key in unread if key not in dropped]
+    if not extra or missing:
+        refuse_tensors(missing=missing, extra=extra)
+        return head, model, dropped
+    for wider in (other for other in architecture.heads if any(key.startswith(_own(other)) for key in extra)):
+        model, missing, unread = _opened_as(wider, name, architecture, revision=revision)
+        if not missing and not unread:
+            return wider, model, []
+    refuse_tensors(extra=extra)
+    return head, model, dropped
 
 
-def _beginnings(head: Head) -> tuple[str, ...]:
-    names = (name for line in head.names for name in ((line.native,) if isinstance(line.native, str) else line.native))
-    return tuple(names)
+def _opened_as(
+    head: Head, name: str, architecture: Architecture, *, revision: str | None
+) -> tuple[PreTrainedModel, list[str], list[str]]:
+    """Open a native model as one class, and do not count what older files hold besides."""
+    model, missing, extra = open_weights(name, head.native_class, revision=revision, **head.arguments)
+    return model, missing, [key for key in extra if not any(re.search(known, key) for known in architecture.derived)]
+
+
+def _own(head: Head) -> tuple[str, ...]:
+    """Give the beginnings of the names of a head's own tensors."""
+    several = ((line.native,) if isinstance(line.native, str) else line.native for line in head.names)
+    return tuple(name for names in several for name in names)
 
 
 def open_tokenizer(name: str, *, revision: str | None = None) -> PreTrainedTokenizerBase | None:

@@ -6,7 +6,7 @@ Shapes: B batch, T positions, E hidden size, V vocabulary.
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -40,7 +40,7 @@ class Proof:
     Attributes:
         differences: Largest difference of each output over all inputs, absolute.
         shares: The same as a share of the output's largest value.
-        inputs: What the models read, in words, and how many tokens of it.
+        inputs: What the models read, padded on the right and on the left, and how many tokens of it.
         greedy_tokens: Tokens that both wrote, of each of `prompts` prompts; 0 where the models write none.
         greedy_equal: How many of them are equal.
         prompts: Number of prompts.
@@ -49,7 +49,7 @@ class Proof:
 
     differences: dict[str, float] = field(default_factory=dict)
     shares: dict[str, float] = field(default_factory=dict)
-    inputs: list[str] = field(default_factory=list)
+    inputs: dict[str, int] = field(default_factory=dict)
     greedy_tokens: int = 0
     greedy_equal: int = 0
     prompts: int = 0
@@ -66,7 +66,7 @@ class Proof:
         """Give what `conversion.json` says of it."""
         return {
             "dtype": "float32",
-            "inputs": self.inputs,
+            "tokens_read": self.inputs,
             "largest_difference": self.differences,
             "largest_difference_as_share_of_largest_value": self.shares,
             "tolerance_of_share": TOLERANCE,
@@ -76,6 +76,8 @@ class Proof:
 
     def to_text(self) -> Iterator[str]:
         """Say it in lines for a person."""
+        read = ", ".join(f"{count} tokens of {name}" for name, count in self.inputs.items())
+        yield f"compared in float32 on {read}, padded on either side"
         for name, difference in self.differences.items():
             yield f"{name}: largest difference {difference:.1e}, {self.shares[name]:.1e} of the largest value"
         if self.greedy_tokens:
@@ -105,26 +107,22 @@ def prove(
     Raises:
         ValueError: If they differ by more than `TOLERANCE`, or write other tokens.
     """
-    proof = Proof()
-    rows = _all_rows(native, tokenizer, proof)
+    proof = Proof(notes=list(architecture.notes))
+    rows = _all_rows(native, ours, tokenizer, proof)
     for name, tokens in rows.items():
-        for side in ("right", "left"):
-            inputs = batch_of(tokens, native, side=side)
+        for side, batch in _batches(tokens, native, head):
+            inputs = batch_of(batch, native, side=side)
             real = inputs["attention_mask"].bool()
-            theirs, mine = (
-                _run(native, inputs, head),
-                architecture.outputs_of_ours(
-                    _run(ours, architecture.inputs_of_ours(inputs, native.config), head), ours.config, head
-                ),
-            )
+            theirs = _run(native, inputs, head)
+            mine = _run(ours, architecture.inputs_of_ours(inputs, native.config), head)
+            mine = architecture.outputs_of_ours(mine, ours.config, head)
             reads_padding = side == "left" and head.reads_padding and pooling(ours.config) == "first"
             _compare(proof, theirs, mine, real, skip_pooled=reads_padding)
-            proof.inputs.append(f"{name}, padded on the {side}: {int(real.sum())} tokens")
-            if reads_padding and len(proof.notes) == 0:
-                proof.notes.append(
-                    f"{head.native} reads padding on the left as the first token, {head.ours} does not: the classes "
-                    "of such rows differ"
-                )
+        proof.inputs[name] = sum(map(len, tokens))
+    if head.reads_padding and pooling(ours.config) == "first":
+        proof.notes.append(
+            f"padding on the left: {head.native} takes it for the first token, {head.ours} does not, so classes differ"
+        )
     if native.can_generate() and ours.can_generate():
         _compare_greedy(proof, native, ours, next(reversed(rows.values())))
     _refuse_difference(proof)
@@ -137,11 +135,11 @@ def _refuse_difference(proof: Proof) -> None:
 
 
 def _all_rows(
-    native: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, proof: Proof
+    native: PreTrainedModel, ours: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, proof: Proof
 ) -> dict[str, list[list[int]]]:
     config = native.config
-    longest = min(_LONGEST, longest_row(config))
-    rows = {"random tokens": random_rows(config, longest)}
+    longest = min(_LONGEST, most_positions(ours))
+    rows = {"random rows": random_rows(config, longest)}
     if tokenizer is None:
         proof.notes.append("no tokenizer lies beside the model: no text was compared")
         return rows
@@ -152,12 +150,19 @@ def _all_rows(
     return {**rows, "text": kept} if kept else rows
 
 
-def longest_row(config: Any) -> int:
-    """Count the tokens of the longest row that a native model surely reads."""
-    positions = getattr(config, "max_position_embeddings", None) or _LONGEST
-    # RoBERTa's count from after the padding token's number, which in others may be any token's.
-    left = positions - (config.pad_token_id or 0) - 1
-    return left if left > 0 else positions
+def _batches(rows: list[list[int]], native: PreTrainedModel, head: Head) -> Iterator[tuple[str, list[list[int]]]]:
+    """Give rows as batches, padded on either side; where a classifier could not tell padding, one by one."""
+    if head.ours == "MiniLMForSequenceClassification" and native.config.pad_token_id is None:
+        yield from (("right", [row]) for row in rows)
+    else:
+        yield from ((side, rows) for side in ("right", "left"))
+
+
+def most_positions(ours: PreTrainedModel) -> int:
+    """Count the tokens of the longest row that a model of ours, and so the native one, surely reads."""
+    config = ours.config
+    stacks = [config.encoder, config.decoder] if config.is_encoder_decoder else [config]
+    return min(stack.max_position_embeddings for stack in stacks)
 
 
 def random_rows(config: Any, longest: int) -> list[list[int]]:
@@ -222,7 +227,7 @@ def _note(proof: Proof, name: str, theirs: torch.Tensor, mine: torch.Tensor) -> 
 def _compare_greedy(proof: Proof, native: PreTrainedModel, ours: PreTrainedModel, rows: list[list[int]]) -> None:
     prompts = [row[:_PROMPT_TOKENS] for row in rows[:2]]
     prompts[-1] = prompts[-1][: max(_PROMPT_TOKENS - 2, 1)]
-    number = min(GREEDY_TOKENS, longest_row(native.config) - _PROMPT_TOKENS)
+    number = min(GREEDY_TOKENS, most_positions(ours) - _PROMPT_TOKENS)
     if number < 1:
         proof.notes.append("the positions are too few to write anything after a prompt")
         return
@@ -231,7 +236,7 @@ def _compare_greedy(proof: Proof, native: PreTrainedModel, ours: PreTrainedModel
     written = []
     for model in (native, ours):
         with _plain_generation(model, number):
-            written.append(model.generate(**inputs)[:, -number:])
+            written.append(cast(Any, model).generate(**inputs)[:, -number:])
     proof.prompts, proof.greedy_tokens = len(prompts), number
     proof.greedy_equal = int((written[0] == written[1]).sum())
 

@@ -187,6 +187,7 @@ T5 = T5Architecture(
     | {"share_embeddings": True},
     native_fixed={"is_decoder": False, "is_encoder_decoder": True},
     training=frozenset(("dropout_rate", "initializer_factor", "classifier_dropout")),
+    divides_width=False,
     derived=(r"^(en|de)coder\.embed_tokens\.weight$", r"EncDecAttention\.relative_attention_bias\.weight$"),
     body=(
         Names("encoder.embeddings.tokens", "shared"),

@@ -5,7 +5,7 @@ A table of `Names` is read in both directions. Most tensors only change their na
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import torch
@@ -158,10 +158,15 @@ def _layers(line: Names, config: PreTrainedConfig) -> Iterator[Callable[[str], s
     first = _tuple(line.ours)[0]
     for counter, counted in (("{}", ""), ("{encoder}", "encoder."), ("{decoder}", "decoder.")):
         if counter in first:
-            for index in range(get_field(config, f"{counted}num_hidden_layers")):
-                yield lambda name, counter=counter, index=index: name.replace(counter, str(index))
+            yield from (
+                partial(_numbered, counter, index) for index in range(get_field(config, f"{counted}num_hidden_layers"))
+            )
             return
-    yield lambda name: name
+    yield partial(_numbered, "", 0)
+
+
+def _numbered(counter: str, index: int, name: str) -> str:
+    return name.replace(counter, str(index)) if counter else name
 
 
 def get_field(config: PreTrainedConfig, name: str) -> Any:
@@ -189,7 +194,8 @@ def translate(
     Raises:
         ValueError: If a tensor is missing, or has no counterpart, or another shape.
     """
-    held, tensors = source.state_dict(), {}
+    held = source.state_dict()
+    tensors: dict[str, torch.Tensor] = {}
     left = own_names(source)
     missing = []
     for pair in pairs:
@@ -202,12 +208,17 @@ def translate(
         made = pair.operation.to_ours(given, config) if to_ours else pair.operation.to_native(given, config)
         # Of two copies, the one that is tied to the other is not among the targets.
         tensors |= zip(targets, made, strict=not isinstance(pair.operation, Copies))
-    _refuse(missing=missing, extra=sorted(left))
+    refuse_tensors(missing=missing, extra=sorted(left))
     _give(target, tensors)
 
 
-def _refuse(*, missing: Iterable[str], extra: Iterable[str]) -> None:
-    problems = {"missing": list(missing), "without a counterpart": list(extra)}
+def refuse_tensors(*, missing: Sequence[str] = (), extra: Sequence[str] = ()) -> None:
+    """Raise where tensors are missing, or have no counterpart.
+
+    Raises:
+        ValueError: Naming all of them.
+    """
+    problems = {"missing": missing, "without a counterpart": extra}
     said = "; ".join(f"{len(names)} {what}: {', '.join(names)}" for what, names in problems.items() if names)
     if said:
         raise ValueError(f"tensors must be those of the architecture, and are not ({said}); save the model again.")
@@ -215,7 +226,7 @@ def _refuse(*, missing: Iterable[str], extra: Iterable[str]) -> None:
 
 def _give(target: PreTrainedModel, tensors: Mapping[str, torch.Tensor]) -> None:
     wanted = {name: tensor for name, tensor in target.state_dict().items() if name in own_names(target)}
-    _refuse(missing=sorted(wanted.keys() - tensors.keys()), extra=sorted(tensors.keys() - wanted.keys()))
+    refuse_tensors(missing=sorted(wanted.keys() - tensors.keys()), extra=sorted(tensors.keys() - wanted.keys()))
     for name, tensor in tensors.items():
         if tensor.shape != wanted[name].shape:
             raise ValueError(

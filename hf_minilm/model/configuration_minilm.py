@@ -263,6 +263,8 @@ class MiniLMConfig(PreTrainedConfig):
     """Dropout before a classifier; None: hidden_dropout."""
     classifier_pooling: Literal["first", "mean", "last"] | None = None
     """What a sequence classifier reads; None: the first token, or the last one when attention is causal."""
+    classifier_bias: bool = True
+    """A bias for each class in the sequence classifier."""
 
     initializer_range: float | int | None = None
     """Standard deviation of the initial weights; None: sqrt(2 / (5 x hidden_size)) (Nguyen and Salazar 2019,

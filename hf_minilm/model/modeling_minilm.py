@@ -558,7 +558,7 @@ class MiniLMForSequenceClassification(ClassifierHead):
     def __init__(self, config: MiniLMConfig) -> None:
         super().__init__(config, has_pooler=True)
         self.num_labels = cast(int, config.num_labels)
-        self.classifier = nn.Linear(config.hidden_size, self.num_labels)
+        self.classifier = nn.Linear(config.hidden_size, self.num_labels, bias=config.classifier_bias)
         self.post_init()
 
     @can_return_tuple

@@ -1,18 +1,20 @@
-"""Small odd-sized native models whose weights are large enough that attention is far from uniform."""
+"""What the tests of conversion share: native models, every weight of which has a value of its own."""
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from transformers import PreTrainedModel
 
-VOCAB_SIZE = 67
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture
 def randomised() -> Callable[..., PreTrainedModel]:
-    """Build a native class, every weight of it with a value of its own: norms and biases too."""
+    """Build a native class with weights so large that attention is far from even; norms and biases are random too."""
 
     def build(model_class: type, config: Any, **arguments: Any) -> PreTrainedModel:
         model = model_class(config, **arguments).eval()

@@ -58,7 +58,7 @@ def assert_same_bits(model: torch.nn.Module, other: torch.nn.Module) -> None:
 @pytest.mark.parametrize("native_class", HEADS)
 def test_every_head_becomes_ours_and_comes_back_with_the_same_bits(native_class, randomised):
     head = HEADS[native_class]
-    native = randomised(head.native_class, config_of(num_labels=head.num_labels or 3))
+    native = randomised(head.native_class, config_of(num_labels=head.needs.get("num_labels", 3)))
     ours = from_native(native).model
     assert type(ours).__name__ == head.ours
     back = to_native(ours, "modernbert").model
