@@ -46,7 +46,7 @@ def _times(tensor: torch.Tensor, factor: float) -> torch.Tensor:
 
 
 def _query_factor(config: Any) -> float:
-    """T5 does not divide scores by sqrt(D), its initial weights do (section 2.1 of its reference code's paper)."""
+    """T5 does not divide scores by sqrt(D): its queries are smaller instead."""
     return math.sqrt(config.encoder.head_dim)
 
 
@@ -69,10 +69,9 @@ def _attention(stack: str, native: str, ours: str) -> tuple[Names, ...]:
 def _stack(stack: str, *, feed_forward: int) -> tuple[Names, ...]:
     """Name what both stacks have; the feed-forward is the encoder's second sub-layer and the decoder's third."""
     here, there = f"{stack}.layers.{{{stack}}}", f"{stack}.block.{{{stack}}}.layer"
+    of_all_layers = f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias"
     return (
-        Names(
-            f"{stack}.positions.table", f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias"
-        ),  # the first layer's, for all
+        Names(f"{stack}.positions.table", of_all_layers),
         *_attention(stack, "layer.0.SelfAttention", "attention"),
         Names(f"{here}.attention_norm", f"{there}.0.layer_norm"),
         Names(f"{here}.feed_forward_norm", f"{there}.{feed_forward}.layer_norm"),
@@ -188,7 +187,6 @@ T5 = T5Architecture(
     native_fixed={"is_decoder": False, "is_encoder_decoder": True},
     training=frozenset(("dropout_rate", "initializer_factor", "classifier_dropout")),
     divides_width=False,
-    derived=(r"^(en|de)coder\.embed_tokens\.weight$", r"EncDecAttention\.relative_attention_bias\.weight$"),
     body=(
         Names("encoder.embeddings.tokens", "shared"),
         *_stack("encoder", feed_forward=1),
