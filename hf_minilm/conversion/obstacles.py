@@ -26,6 +26,7 @@ _LANGUAGE_MODELS = (*_MASKED, "MiniLMForCausalLM", "MiniLMForConditionalGenerati
 _CLASSIFIERS = ("SequenceClassification", "TokenClassification", "QuestionAnswering", "MultipleChoice")
 _READ_BY: dict[str, tuple[str, ...]] = {
     "prediction_transform": _MASKED,
+    "causal_transform": ("MiniLMForCausalLM",),
     "output_bias": _LANGUAGE_MODELS,
     "classifier_transform": tuple(f"MiniLMFor{task}" for task in _CLASSIFIERS),
     "classifier_bias": ("MiniLMForSequenceClassification",),

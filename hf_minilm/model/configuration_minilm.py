@@ -252,7 +252,9 @@ class MiniLMConfig(PreTrainedConfig):
     type_vocab_size: int = 2
     """Number of token types (segments A and B); 0: none, and `token_type_ids` are not looked at."""
     prediction_transform: bool = True
-    """Masked heads apply dense, activation and norm before the vocabulary; the causal head never."""
+    """Masked heads apply dense, activation and norm before the vocabulary."""
+    causal_transform: bool = False
+    """The causal head does so, too (Weller et al. 2025, arXiv:2507.11412)."""
     output_bias: bool = False
     """A bias for each token of the vocabulary in the language-model heads."""
     tie_word_embeddings: bool = True

@@ -220,7 +220,7 @@ class LanguageModelHead(MiniLMPreTrainedModel):
     def __init__(self, config: MiniLMConfig) -> None:
         super().__init__(with_direction(config, is_causal=self.is_causal_head, head=type(self).__name__))
         self.model = MiniLMModel(self.config)
-        transforms = config.prediction_transform and not self.is_causal_head
+        transforms = config.causal_transform if self.is_causal_head else config.prediction_transform
         self.transform = PredictionTransform(config) if transforms else nn.Identity()
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=config.output_bias)
 

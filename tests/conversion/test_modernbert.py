@@ -1,8 +1,13 @@
-"""ModernBERT becomes ours and comes back with the same bits: heads, windows, angles by layer type, and refusals."""
+"""ModernBERT and its decoder become ours and come back with the same bits: heads, windows, angles, and refusals."""
 
 import pytest
 import torch
-from transformers import ModernBertConfig, ModernBertForMaskedLM
+from transformers import (
+    ModernBertConfig,
+    ModernBertDecoderConfig,
+    ModernBertDecoderForCausalLM,
+    ModernBertForMaskedLM,
+)
 
 from hf_minilm import MiniLMConfig, MiniLMForMaskedLM, MiniLMForPreTraining
 from hf_minilm.conversion import ARCHITECTURES, expressible, from_native, save, to_native
@@ -75,6 +80,46 @@ def test_whatever_modernbert_may_be_comes_back_with_the_same_bits_and_fields(cho
     assert_same_bits(native, back)
     for name in ("layer_types", "rope_parameters", "local_attention", "classifier_pooling", *BIASES):
         assert getattr(back.config, name) == getattr(native.config, name)
+
+
+DECODER_CHOICES = {
+    "as it is": {},
+    "biases": {**BIASES, "decoder_bias": False, "tie_word_embeddings": False},
+    "full attention alone": {"layer_types": ["full_attention"] * 4, "hidden_activation": "gelu"},
+}
+
+
+@pytest.mark.parametrize("choice", DECODER_CHOICES)
+@pytest.mark.parametrize("head", ARCHITECTURES["modernbert-decoder"].heads, ids=lambda head: head.native)
+def test_the_decoder_becomes_ours_and_comes_back_with_the_same_bits(choice, head, randomised):
+    native = randomised(head.native_class, ModernBertDecoderConfig(**{**SIZES, **DECODER_CHOICES[choice]}))
+    converted = from_native(native)
+    assert type(converted.model).__name__ == head.ours
+    back = to_native(converted.model, "modernbert-decoder").model
+    assert type(back) is type(native)
+    assert_same_bits(native, back)
+
+
+def test_the_decoder_writes_what_modernberts_writes(randomised):
+    native = randomised(ModernBertDecoderForCausalLM, ModernBertDecoderConfig(**SIZES))
+    ours = from_native(native).model
+    assert ours.config.causal_transform
+    input_ids = torch.randint(2, 67, (2, 11), generator=torch.Generator().manual_seed(3))
+    mask = torch.ones_like(input_ids)
+    mask[1, :5] = 0
+    inputs = {"input_ids": input_ids, "attention_mask": mask, "max_new_tokens": 25, "min_new_tokens": 25}
+    theirs, mine = (model.generate(**inputs, do_sample=False)[:, 11:].tolist() for model in (native, ours))
+    assert mine == theirs
+    assert len(set(theirs[0])) > 3
+
+
+def test_a_causal_model_without_the_transform_is_refused_as_modernberts_decoder():
+    config = MiniLMConfig.preset("modern", "tiny", is_causal=True, bos_token_id=1)
+    refused = expressible(config, "MiniLMForCausalLM")["modernbert-decoder"]
+    assert [str(obstacle) for obstacle in refused] == ["causal_transform (False) must be True"]
+    config.bos_token_id = None
+    refused = expressible(config, "MiniLMForCausalLM")["modernbert-decoder"]
+    assert "Field 'bos_token_id' expected int" in str(refused[0])
 
 
 def test_windows_and_padding_are_those_of_modernbert(randomised):
