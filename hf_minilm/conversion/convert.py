@@ -150,6 +150,7 @@ def to_native(model: PreTrainedModel | str | Path, architecture: str, *, revisio
         refuse_tensors(missing=missing)
         tokenizer = open_tokenizer(name, revision=revision)
     native = built_empty(head.native_class, native_config, **head.arguments)
+    wanted.prepare(native, config)
     proof = _fill_and_prove(native, ours, tokenizer, architecture=wanted, head=head, to_ours=False)
     del ours
     make_own(native, copies=isinstance(model, PreTrainedModel))
