@@ -1,0 +1,34 @@
+"""PEFT knows an exported model by its architecture: its own choice of layers for LoRA is there and trains."""
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
+
+peft = pytest.importorskip("peft", reason="PEFT is not installed")
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("architecture", ["bert", "gpt2", "llama"])
+def test_lora_with_the_default_targets_trains_an_exported_model_and_leaves_its_weights_alone(twin, texts, architecture):
+    model = twin(architecture)
+    auto_class = AutoModelForMaskedLM if architecture == "bert" else AutoModelForCausalLM
+    native = auto_class.from_pretrained(model.folder)
+    before = {name: weight.clone() for name, weight in native.state_dict().items()}
+    inputs = model.tokenizer(list(texts), padding=True, return_tensors="pt")
+    inputs["labels"] = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100)
+    with torch.no_grad():
+        assert native.eval()(**inputs).loss.item() == pytest.approx(model.ours(**inputs).loss.item(), abs=1e-4)
+
+    adapted = peft.get_peft_model(native, peft.LoraConfig(lora_dropout=0.0)).train()
+    optimizer = torch.optim.AdamW([weight for weight in adapted.parameters() if weight.requires_grad], lr=1e-2)
+    losses = []
+    for _ in range(40):
+        loss = adapted(**inputs).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[-1] < 0.8 * losses[0]
+    after = adapted.unload().state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(after[name], weight) for name, weight in before.items())
