@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..model.positions import POSITION_SCHEMES
+from ..model.positions import POSITION_SCHEMES, PositionScheme
 from .attention_maps import attention_maps, attention_modules
 from .rollout import rollout, rollout_of_decoder
 from .token_labels import TokenLabel, token_labels
@@ -38,6 +38,7 @@ class Looks:
         queries: The tokens that look, T. With "cross", the one that is predicted there, as the one that was read is
             known already.
         keys: The tokens that are looked at, S.
+        has_bias: Whether the position scheme adds a number to the scores.
     """
 
     kind: Literal["self", "masked", "cross"]
@@ -46,6 +47,7 @@ class Looks:
     rollout: torch.Tensor
     queries: tuple[TokenLabel, ...]
     keys: tuple[TokenLabel, ...]
+    has_bias: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +99,12 @@ def read_text(
     inputs = dict(tokenizer(*texts, return_tensors="pt").to(model.device))
     source = inputs["input_ids"][0].tolist()
     _refuse_length("text", len(source), limit)
+    vocabulary = model.get_input_embeddings().num_embeddings
+    if max(source) >= vocabulary:
+        raise ValueError(
+            f"token id ({max(source)}) must be below the model's vocabulary ({vocabulary}); give the model its own "
+            "tokenizer."
+        )
     with torch.no_grad():
         if model.config.is_encoder_decoder:
             looks = _looks_of_two_stacks(model, tokenizer, inputs, second=second, limit=limit[0])
@@ -109,6 +117,7 @@ def read_text(
                 "queries": tokens,
                 "keys": tokens,
             }
+            shared["has_bias"] = _adds_to_scores(first.config)
             if first.is_causal:
                 looks = (Looks(kind="masked", stack="decoder", **shared),)
             else:
@@ -140,8 +149,8 @@ def _looks_of_two_stacks(
     of_source = rollout(encoder)
     own_shares, source_shares = rollout_of_decoder(decoder, cross, of_source[-1])
     return (
-        Looks("self", "encoder", encoder, of_source, source, source),
-        Looks("masked", "decoder", decoder, own_shares, read, read),
+        Looks("self", "encoder", encoder, of_source, source, source, _adds_to_scores(groups[0][0].config)),
+        Looks("masked", "decoder", decoder, own_shares, read, read, _adds_to_scores(groups[1][0].config)),
         Looks("cross", "decoder", cross, source_shares, predicted, source),
     )
 
@@ -162,6 +171,12 @@ def _maps(model: PreTrainedModel, inputs: dict[str, Any], *groups: Sequence[Any]
         raise ValueError("attention weights (NaN or infinite) must be finite; give a model whose training went well.")
     of_module = dict(zip(attention_modules(model).values(), maps, strict=True))
     return [torch.cat([of_module[module] for module in group]).cpu() for group in groups]
+
+
+def _adds_to_scores(config: Any) -> bool:
+    """Tell whether a model of this package has a position scheme that adds a bias to the scores."""
+    scheme: Any = POSITION_SCHEMES.get(getattr(config, "position_embedding", ""), PositionScheme)
+    return scheme.added_to_scores is not PositionScheme.added_to_scores
 
 
 def _limit(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, maps: int) -> tuple[int, str]:
