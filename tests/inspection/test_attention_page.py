@@ -140,8 +140,9 @@ def open_page(browser, tmp_path, reading, **options):
 
 
 def shown(percents):
-    """The weights that percents stand for, where "< 0.1 %" is about nothing and "" is exactly nothing."""
-    return torch.tensor([float(text.removesuffix(" %").replace("< 0.1", "0.03") or 0) / 100 for text in percents])
+    """The weights that percents stand for, where "<0.1 %" is about nothing and "" is exactly nothing."""
+    numbers = [text.removesuffix("\u202f%").replace("<0.1", "0.03") for text in percents]
+    return torch.tensor([float(number or 0) / 100 for number in numbers])
 
 
 def assert_shown(browser, weights, column):
