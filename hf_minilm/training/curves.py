@@ -185,6 +185,9 @@ def _last(run: Run, name: str) -> Iterator[float]:
 
 
 def _dress(axes: Any, name: str, *, over: str) -> None:
+    from matplotlib.ticker import EngFormatter
+
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 1.2M, not 1.2 and 1e6 in a corner
     axes.set_xlabel(AXES[over])
     axes.set_ylabel(PANELS[name])
     axes.grid(alpha=0.3)
