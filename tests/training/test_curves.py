@@ -98,6 +98,13 @@ def test_missing_and_broken_numbers_leave_a_gap_and_a_panel_without_any_is_not_d
     assert panels == {"loss": [[(100, 5), (500, 1)]], "gradient norm before clipping": [[(100, 1.0)]]}
 
 
+def test_what_one_run_has_logged_and_another_has_not_is_said(make_run, tmp_path):
+    runs = [read_run(make_run(name, [line(1, **more)])) for name, more in (("a", FULL), ("b", {"learning_rate": 0.0}))]
+    printed = draw_runs(runs, tmp_path / "p.png")
+    assert printed[0].endswith("a: step 1, loss 5.000")
+    assert printed[1].endswith("b: step 1, loss 5.000, no gradient norm, no tokens per second")
+
+
 def test_a_run_with_only_held_out_losses_is_drawn(make_run, drawn, tmp_path):
     lines = [{"step": 1, "tokens": 10, "held_out_loss": 2.0}]
     draw_runs([read_run(make_run("a", lines))], tmp_path / "p.png")
