@@ -224,6 +224,28 @@ def test_pointing_shows_a_token_and_a_click_keeps_it(browser, tmp_path, encoder)
     assert browser.complaints() == []
 
 
+def test_a_cell_of_the_matrix_says_its_pair_and_the_matrix_stays_where_it_is(browser, tmp_path, one_stack):
+    look = read_text(one_stack.model, one_stack.tokenizer, TEXT).looks[0]
+    open_page(browser, tmp_path, read_text(one_stack.model, one_stack.tokenizer, TEXT))
+    place = "document.getElementById('map').getBoundingClientRect().toJSON()"
+    browser.evaluate("document.getElementById('map').scrollIntoView({block: 'center'})")
+    before = browser.evaluate(place)
+    pairs = set()
+    for share in (0.35, 0.5, 0.7, 0.9):
+        x, y = before["x"] + share * before["width"], before["y"] + 0.8 * before["height"]
+        browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+        said = browser.evaluate("document.getElementById('cell').textContent")
+        query, key, value = re.fullmatch(r".* → .* \(i = (\d+), j = (\d+)\): (.*)", said).groups()
+        weight = look.weights[-1, 0, int(query), int(key)]
+        if value == "may not look":
+            assert weight == 0
+        else:
+            torch.testing.assert_close(shown([value])[0], weight, atol=0.5 / 100 + 1 / 255, rtol=0)
+        assert browser.evaluate(place) == before
+        pairs.add((query, key))
+    assert len(pairs) == 4
+
+
 def test_source_and_target_are_chosen_apart_in_cross_attention_and_kinds_are_buttons(browser, tmp_path, two_stacks):
     reading = read_text(two_stacks.model, two_stacks.tokenizer, TEXT, second="The keys are old.")
     open_page(browser, tmp_path, reading)
