@@ -104,6 +104,7 @@ def _as_data(look: Looks) -> dict[str, Any]:
         "stack": look.stack,
         "layers": maps.shape[0],
         "heads": maps.shape[1] - 2,
+        "bias": look.has_bias,
         "queries": [[token.text, int(token.is_special)] for token in look.queries],
         "keys": [[token.text, int(token.is_special)] for token in look.keys],
         "weights": base64.b64encode(maps.contiguous().numpy().tobytes()).decode("ascii"),

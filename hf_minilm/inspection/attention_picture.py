@@ -23,6 +23,7 @@ KINDS = {
     "cross": "Cross-attention: what is written looks at the source",
 }
 
+ROOM_TO_EXPLAIN = 1.3  # inches
 MOST_NUMBERS = 24  # tokens up to which cells bear their percent
 CELL, LEAST_CELL, LARGEST = 0.42, 0.13, 12.0  # inches
 
@@ -99,7 +100,9 @@ def _draw_overview(part: Any, look: Looks, chosen: tuple[int, int], *, height: f
     needed = 0.6 + 3.4 * layers / columns * maps.shape[2] / maps.shape[3]
     if needed < height:
         # Rows would otherwise be spread over the height of the large map.
-        part = part.subfigures(2, 1, height_ratios=[needed, height - needed])[0]
+        part, below = part.subfigures(2, 1, height_ratios=[needed, height - needed])
+        if height - needed > ROOM_TO_EXPLAIN:
+            below.text(0.08, 0.95, _explanation(look), color=SOFT, fontsize=9, va="top", linespacing=1.6)
     names = [*map(str, range(columns - 2)), MEAN, ROLLOUT]
     for layer, row in enumerate(part.subplots(layers, columns, squeeze=False)):
         for column, axes in enumerate(row):
@@ -112,6 +115,19 @@ def _draw_overview(part: Any, look: Looks, chosen: tuple[int, int], *, height: f
                     spine.set(visible=True, color=CHOSEN, linewidth=2)
         row[0].set_ylabel(layer, rotation=0, ha="right", va="center", color=SOFT, fontsize=7)
     part.suptitle("Layers (rows) and heads", color=INK, fontsize=10)
+
+
+def _explanation(look: Looks) -> str:
+    """Write the formula of the weights, and how to read the picture."""
+    over, bias = r"j \leq i" if look.kind == "masked" else "j", " + b_{ij}" if look.has_bias else ""
+    lines = [
+        rf"$\alpha_{{ij}} = \mathrm{{softmax}}_{{{over}}}\,(q_i \cdot k_j / \sqrt{{D}}{bias})$",
+        "Row $i$: the token that looks.",
+        "Column $j$: the token that is looked at.",
+        "The darker, the more (square root).",
+        *(["Hatched: may not look."] if look.kind == "masked" else []),
+    ]
+    return "\n".join(lines)
 
 
 def _title(look: Looks, place: tuple[int, int]) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..model.positions import POSITION_SCHEMES
+from ..model.positions import POSITION_SCHEMES, PositionScheme
 from .attention_maps import attention_maps, attention_modules
 from .rollout import rollout, rollout_of_decoder
 from .token_labels import TokenLabel, token_labels
@@ -38,6 +38,7 @@ class Looks:
         queries: The tokens that look, T. With "cross", the one that is predicted there, as the one that was read is
             known already.
         keys: The tokens that are looked at, S.
+        has_bias: Whether the position scheme adds a number to the scores.
     """
 
     kind: Literal["self", "masked", "cross"]
@@ -46,6 +47,7 @@ class Looks:
     rollout: torch.Tensor
     queries: tuple[TokenLabel, ...]
     keys: tuple[TokenLabel, ...]
+    has_bias: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +78,7 @@ def read_text(
     Args:
         model: One of this package, or any that `attention_maps` can look into; in evaluation mode. An encoder-decoder
             has its head, as it writes the target itself unless `second` gives it.
-        tokenizer: The model's.
+        tokenizer: The model's, which serves both texts of an encoder-decoder.
         text: What it reads.
         second: For an encoder, the second text of a pair; for an encoder-decoder, the target.
         name: What to call the model.
@@ -92,27 +94,26 @@ def read_text(
             "second text (given) must be for an encoder or an encoder-decoder, and the model is a decoder, which reads "
             "one text; leave it out."
         )
-    limit = _limit(model, tokenizer, maps=len(modules) * (first.config.num_attention_heads + 2))
+    most_heads = max(module.config.num_attention_heads for module in modules.values())
+    limit = _limit(model, tokenizer, maps=len(modules) * (most_heads + 2))
     texts = [text] if second is None or model.config.is_encoder_decoder else [text, second]
     inputs = dict(tokenizer(*texts, return_tensors="pt").to(model.device))
     source = inputs["input_ids"][0].tolist()
     _refuse_length("text", len(source), limit)
+    vocabulary = model.get_input_embeddings().num_embeddings
+    if max(source) >= vocabulary:
+        raise ValueError(
+            f"token id ({max(source)}) must be below the model's vocabulary ({vocabulary}); give the model its own "
+            "tokenizer."
+        )
     with torch.no_grad():
         if model.config.is_encoder_decoder:
             looks = _looks_of_two_stacks(model, tokenizer, inputs, second=second, limit=limit[0])
         else:
             (weights,) = _maps(model, inputs, list(modules.values()))
             tokens = token_labels(tokenizer, source)
-            shared: dict[str, Any] = {
-                "weights": weights,
-                "rollout": rollout(weights),
-                "queries": tokens,
-                "keys": tokens,
-            }
-            if first.is_causal:
-                looks = (Looks(kind="masked", stack="decoder", **shared),)
-            else:
-                looks = (Looks(kind="self", stack="encoder", **shared),)
+            shown = weights, rollout(weights), tokens, tokens, _adds_to_scores(first.config)
+            looks = (Looks("masked", "decoder", *shown) if first.is_causal else Looks("self", "encoder", *shown),)
     return Reading(name, _facts(model, looks), looks)
 
 
@@ -125,32 +126,25 @@ def _looks_of_two_stacks(
         start = model.config.decoder_start_token_id
         written = [start, *tokenizer(text_target=second)["input_ids"]]
     _refuse_length("second text", len(written) - 1, (limit, "are as many as can be shown or read"))
-    modules = attention_modules(model)
-    crossing = [any(word in name for word in CROSS_ATTENTION) for name in modules]
-    decoding = ["decoder." in name for name in modules]
-    groups = [
-        [module for module, in_decoder in zip(modules.values(), decoding, strict=True) if not in_decoder],
-        [module for module, d, c in zip(modules.values(), decoding, crossing, strict=True) if d and not c],
-        [module for module, crosses in zip(modules.values(), crossing, strict=True) if crosses],
-    ]
+    parts: dict[str, list[Any]] = {"encoder": [], "decoder": [], "cross": []}
+    for name, module in attention_modules(model).items():
+        is_cross = any(word in name for word in CROSS_ATTENTION)
+        parts["cross" if is_cross else "decoder" if "decoder." in name else "encoder"].append(module)
     target = {"decoder_input_ids": torch.tensor([written[:-1]], device=model.device), "use_cache": False}
-    encoder, decoder, cross = _maps(model, {**inputs, **target}, *groups)
+    encoder, decoder, cross = _maps(model, {**inputs, **target}, *parts.values())
     source = token_labels(tokenizer, inputs["input_ids"][0].tolist())
     read, predicted = (token_labels(tokenizer, ids) for ids in (written[:-1], written[1:]))
     of_source = rollout(encoder)
     own_shares, source_shares = rollout_of_decoder(decoder, cross, of_source[-1])
     return (
-        Looks("self", "encoder", encoder, of_source, source, source),
-        Looks("masked", "decoder", decoder, own_shares, read, read),
+        Looks("self", "encoder", encoder, of_source, source, source, _adds_to_scores(parts["encoder"][0].config)),
+        Looks("masked", "decoder", decoder, own_shares, read, read, _adds_to_scores(parts["decoder"][0].config)),
         Looks("cross", "decoder", cross, source_shares, predicted, source),
     )
 
 
 def _maps(model: PreTrainedModel, inputs: dict[str, Any], *groups: Sequence[Any]) -> list[torch.Tensor]:
     """Run the model once, and give the maps [L, H, T, S] of each group of its modules."""
-    inputs = {
-        name: value.to(model.device) if isinstance(value, torch.Tensor) else value for name, value in inputs.items()
-    }
     try:
         maps = attention_maps(model, inputs)
     except RuntimeError as error:
@@ -162,6 +156,12 @@ def _maps(model: PreTrainedModel, inputs: dict[str, Any], *groups: Sequence[Any]
         raise ValueError("attention weights (NaN or infinite) must be finite; give a model whose training went well.")
     of_module = dict(zip(attention_modules(model).values(), maps, strict=True))
     return [torch.cat([of_module[module] for module in group]).cpu() for group in groups]
+
+
+def _adds_to_scores(config: Any) -> bool:
+    """Tell whether a model of this package has a position scheme that adds a bias to the scores."""
+    scheme: Any = POSITION_SCHEMES.get(getattr(config, "position_embedding", ""), PositionScheme)
+    return scheme.added_to_scores is not PositionScheme.added_to_scores
 
 
 def _limit(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, maps: int) -> tuple[int, str]:

@@ -49,8 +49,8 @@ def token_labels(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> tupl
     read = _reader_of(tokenizer)
     labels, before = [], ""
     for number, token in zip(ids, tokenizer.convert_ids_to_tokens(list(ids)), strict=True):
-        if number in special:
-            labels.append(TokenLabel(_visible(token), is_special=True))
+        if number in special or token is None:  # None where a model's vocabulary is the larger one
+            labels.append(TokenLabel(f"⟨{number}⟩" if token is None else _visible(token), is_special=True))
             before = ""
         else:
             text, goes_on = read(token, before)
@@ -67,7 +67,9 @@ def _reader_of(tokenizer: PreTrainedTokenizerBase) -> Callable[[str, str], tuple
     if "ByteLevel" in kinds:
         byte_of = {character: byte for byte, character in bytes_to_unicode().items()}
         return lambda token, before: _joined(_from_bytes(token, byte_of), before)
-    return lambda token, before: _joined(token.replace(_SPACE_MARK, " "), before)
+    if kinds & {"Metaspace", "Replace"}:
+        return lambda token, before: _joined(token.replace(_SPACE_MARK, " "), before)
+    return lambda token, _: (token, False)
 
 
 def _decoder_kinds(tokenizer: PreTrainedTokenizerBase) -> set[str]:

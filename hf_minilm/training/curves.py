@@ -103,15 +103,16 @@ def draw_runs(runs: Sequence[Run], path: Path, *, over: Literal["tokens", "step"
         panels.insert(0, "loss")  # for the held-out loss and the steps left out
     columns = min(2, len(panels))
     figure = new_figure(5.5 * columns, 3.4 * math.ceil(len(panels) / columns) + 0.25 * len(runs))
-    grid = figure.subplots(math.ceil(len(panels) / columns), columns, squeeze=False).ravel()
+    grid = figure.subplots(math.ceil(len(panels) / columns), columns, sharex=True, squeeze=False).ravel()
     for axes in grid[len(panels) :]:
         axes.set_visible(False)
-    handles = [_draw_run(run, dict(zip(panels, grid, strict=False)), over, f"C{i}") for i, run in enumerate(runs)]
-    for name, axes in zip(panels, grid, strict=False):
+    axes_of = dict(zip(panels, grid, strict=False))
+    handles = [_draw_run(run, axes_of, over, f"C{number}") for number, run in enumerate(runs)]
+    for name, axes in axes_of.items():
         _dress(axes, name, over=over)
     _name_runs(figure, handles, _short_names(runs))
     save_picture(figure, path)
-    return [*(_summary(run) for run in runs), str(path)]
+    return [*(_summary(run, panels) for run in runs), str(path)]
 
 
 def _draw_run(run: Run, panels: dict[str, Any], over: str, colour: str) -> Any:
@@ -169,13 +170,14 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _summary(run: Run) -> str:
-    """Say where a run stands."""
+def _summary(run: Run, panels: list[str]) -> str:
+    """Say where a run stands, and what others have logged and it has not."""
     last = run.lines[-1]
     parts = [f"step {last['step']:,}"]
     parts += [f"loss {value:.3f}" for value in _last(run, "loss")]
     parts += [f"held-out loss {value:.3f}" for value in _last(run, "held_out_loss")]
     parts += [f"{value:.0f} steps left out" for value in _last(run, "skipped_steps")]
+    parts += [f"no {name.replace('_', ' ')}" for name in panels if not list(_last(run, name))]
     return f"{run.name}: {', '.join(parts)}"
 
 
@@ -185,6 +187,10 @@ def _last(run: Run, name: str) -> Iterator[float]:
 
 
 def _dress(axes: Any, name: str, *, over: str) -> None:
+    from matplotlib.ticker import EngFormatter
+
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 1.2M, not 1.2 and 1e6 in a corner
     axes.set_xlabel(AXES[over])
+    axes.tick_params(labelbottom=True)  # which panels that share an axis have in the last row only
     axes.set_ylabel(PANELS[name])
     axes.grid(alpha=0.3)

@@ -7,16 +7,39 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_minilm import (
+    MiniLMConfig,
+    MiniLMForCausalLM,
+    MiniLMForConditionalGeneration,
+    MiniLMForPreTraining,
+    MiniLMSeq2SeqConfig,
+)
+from hf_minilm.data.document import Document
+from hf_minilm.data.tokenizer import train_tokenizer
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 KEYS = {"ArrowUp": 38, "ArrowDown": 40, "ArrowLeft": 37, "ArrowRight": 39, "Escape": 27, "Tab": 9}
 PATIENCE = 60  # seconds for one answer of a browser on a busy machine
+
+LAUNCH = """
+import fcntl, os, sys
+reading, writing = (fcntl.fcntl(int(number), fcntl.F_DUPFD, 10) for number in sys.argv[1:3])
+os.dup2(reading, 3)
+os.dup2(writing, 4)
+os.execvp(sys.argv[3], sys.argv[3:])
+"""
+"""Becomes the browser, which reads commands from descriptor 3 and writes answers to 4, whatever the pipes are here."""
 
 
 class Browser:
@@ -28,12 +51,15 @@ class Browser:
 
     def __init__(self, program: str, profile: Path) -> None:
         (read_here, write_there), (read_there, write_here) = os.pipe(), os.pipe()
-        # Chromium reads commands from descriptor 3 and writes answers to 4, whatever the pipe's numbers are here.
-        shell = f'exec "$0" "$@" 3<&{read_there} 4>&{write_there}'
         options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
-        options += ["--disable-background-networking", "--disable-extensions", f"--user-data-dir={profile}"]
+        options += [
+            "--remote-debugging-pipe",
+            "--disable-background-networking",
+            "--disable-extensions",
+            f"--user-data-dir={profile}",
+        ]
         self.process = subprocess.Popen(
-            ["sh", "-c", shell, program, *options, "--remote-debugging-pipe", "about:blank"],
+            [sys.executable, "-c", LAUNCH, str(read_there), str(write_there), program, *options, "about:blank"],
             pass_fds=(read_there, write_there),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -45,6 +71,14 @@ class Browser:
         self.waiting, self.number = b"", 0
         self.session: str | None = None
         self.events: list[dict[str, Any]] = []
+        try:
+            self._attach()
+        except BaseException:
+            self.process.kill()
+            self.process.wait()
+            raise
+
+    def _attach(self) -> None:
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
@@ -152,3 +186,65 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     browser = Browser(program, tmp_path_factory.mktemp("browser"))
     yield browser
     browser.close()
+
+
+TEXTS = (
+    "La niña comió allí, y el señor José no.",
+    "The keys to the cabinet are old.",
+    "Las llaves del armario están viejas.",
+    "Una niña y un niño comieron allí.",
+)
+SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A small model with its tokenizer; its attention is far from even."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+    def save(self, folder: Path) -> Path:
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        return folder
+
+
+def small_tokenizer(kind: str, **options: Any) -> PreTrainedTokenizerBase:
+    documents = [Document((text,), source="here") for text in TEXTS * 2]
+    return train_tokenizer(documents, kind=kind, vocab_size="auto", max_length=64, **options)
+
+
+@pytest.fixture(scope="session", params=["encoder", "decoder"])
+def one_stack(request: pytest.FixtureRequest) -> Reader:
+    return {"encoder": small_encoder, "decoder": small_decoder}[request.param]()
+
+
+def small_encoder() -> Reader:
+    tokenizer = small_tokenizer("wordpiece")
+    torch.manual_seed(0)
+    config = MiniLMConfig(vocab_size=len(tokenizer), initializer_range=0.3, type_vocab_size=2, **SIZES)
+    return Reader(MiniLMForPreTraining(config).eval(), tokenizer)
+
+
+def small_decoder() -> Reader:
+    tokenizer = small_tokenizer("bytelevel_bpe")
+    torch.manual_seed(0)
+    fields = {**SIZES, "initializer_range": 0.3, "is_causal": True, "position_embedding": "alibi"}
+    return Reader(MiniLMForCausalLM(MiniLMConfig(vocab_size=len(tokenizer), **fields)).eval(), tokenizer)
+
+
+@pytest.fixture(scope="session")
+def encoder() -> Reader:
+    return small_encoder()
+
+
+@pytest.fixture(scope="session")
+def two_stacks() -> Reader:
+    tokenizer = small_tokenizer("bytelevel_bpe", for_pairs=True)
+    stack = {**SIZES, "vocab_size": len(tokenizer), "initializer_range": 0.3}
+    names = ("pad_token_id", "bos_token_id", "eos_token_id")
+    ids = {name: getattr(tokenizer, name) for name in names}
+    torch.manual_seed(0)
+    config = MiniLMSeq2SeqConfig(encoder=stack, decoder={**stack, "num_hidden_layers": 3}, **ids)
+    return Reader(MiniLMForConditionalGeneration(config).eval(), tokenizer)
