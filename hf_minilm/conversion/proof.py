@@ -12,6 +12,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from .architecture import Architecture, Head, Inputs
+from .obstacles import pooling
 
 TOLERANCE = 2e-5
 """Largest difference that rounding explains, as a share of the largest value of the same output."""
