@@ -5,8 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .saved_models import refuse_weights_elsewhere, unreadable_is_one_line
-
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
