@@ -16,7 +16,6 @@ from hf_minilm import MiniLMConfig, MiniLMForPreTraining
 from hf_minilm.cli.main import main
 from hf_minilm.data.tokenizer import train_tokenizer
 from hf_minilm.data.world import World
-from hf_minilm.model.positions import POSITION_SCHEMES
 from hf_minilm.training.launch import LAUNCH_LINE
 from hf_minilm.training.recipe import load_recipe
 
@@ -71,7 +70,7 @@ def execute(block: str) -> dict[str, object]:
 
 
 def test_every_python_block_is_executed_by_a_test_below() -> None:
-    marks = ("fill-mask", "Trainer", "trust_remote_code", "POSITION_SCHEMES")
+    marks = ("fill-mask", "Trainer", "trust_remote_code")
     assert sorted(blocks("python")) == sorted(block_with(mark) for mark in marks)
 
 
@@ -102,18 +101,6 @@ def test_a_process_without_the_package_opens_the_model(home: Path, tmp_path: Pat
     code = absent + block_with("trust_remote_code") + checked
     result = subprocess.run([sys.executable, "-c", code], cwd=home, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-
-
-def test_the_scheme_of_ones_own_makes_the_order_of_tokens_matter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(POSITION_SCHEMES, "nearest_first", POSITION_SCHEMES["none"])
-    torch.manual_seed(0)
-    model = execute(block_with("POSITION_SCHEMES"))["model"].eval()
-    tokens = torch.tensor([[5, 9, 7, 11, 6]])
-    swapped = tokens[:, [0, 2, 1, 3, 4]]
-    first, second = (model(ids).last_hidden_state[:, 0] for ids in (tokens, swapped))
-    assert (first - second).abs().max() > 1e-6
-    packed = model(torch.cat((tokens, tokens), 1), position_ids=torch.arange(5).repeat(2)[None]).last_hidden_state
-    torch.testing.assert_close(packed[:, 5:], packed[:, :5])
 
 
 def test_every_pretrain_command_names_recipes_and_settings_that_exist(capsys: pytest.CaptureFixture[str]) -> None:
