@@ -102,7 +102,7 @@ def _draw_overview(part: Any, look: Looks, chosen: tuple[int, int], *, height: f
         # Rows would otherwise be spread over the height of the large map.
         part, below = part.subfigures(2, 1, height_ratios=[needed, height - needed])
         if height - needed > ROOM_TO_EXPLAIN:
-            below.text(0.08, 0.95, _explanation(look), color=SOFT, fontsize=9, va="top", linespacing=1.6)
+            below.text(0.08, 0.95, _explanation(look, chosen), color=SOFT, fontsize=9, va="top", linespacing=1.6)
     names = [*map(str, range(columns - 2)), MEAN, ROLLOUT]
     for layer, row in enumerate(part.subplots(layers, columns, squeeze=False)):
         for column, axes in enumerate(row):
@@ -117,11 +117,17 @@ def _draw_overview(part: Any, look: Looks, chosen: tuple[int, int], *, height: f
     part.suptitle("Layers (rows) and heads", color=INK, fontsize=10)
 
 
-def _explanation(look: Looks) -> str:
-    """Write the formula of the weights, and how to read the picture."""
+def _explanation(look: Looks, place: tuple[int, int]) -> str:
+    """Write the formula of what is drawn large, and how to read it."""
     over, bias = r"j \leq i" if look.kind == "masked" else "j", " + b_{ij}" if look.has_bias else ""
+    beside = place[1] - look.weights.shape[1]
+    formulas = {
+        0: r"$\bar{\alpha}_{ij} = \frac{1}{H} \sum_h \alpha^h_{ij}$",
+        1: r"$R_l = \frac{1}{2} (\bar{A}_l + I) R_{l-1}$, $R_0 = I$",
+    }
+    formula = rf"$\alpha_{{ij}} = \mathrm{{softmax}}_{{{over}}}\,(q_i \cdot k_j / \sqrt{{D}}{bias})$"
     lines = [
-        rf"$\alpha_{{ij}} = \mathrm{{softmax}}_{{{over}}}\,(q_i \cdot k_j / \sqrt{{D}}{bias})$",
+        formulas.get(beside, formula),
         "Row $i$: the token that looks.",
         "Column $j$: the token that is looked at.",
         "The darker, the more (square root).",

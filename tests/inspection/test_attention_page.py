@@ -183,6 +183,7 @@ def test_arrow_keys_go_through_layers_and_heads_and_stop_at_the_edges(browser, t
         ("ArrowRight", "Rollout up to layer 1"),
         ("ArrowRight", "Rollout up to layer 1"),
         ("ArrowUp", "Rollout up to layer 0"),
+        ("ArrowLeft", "Layer 0, mean of the heads"),
     ):
         browser.press(key)
         assert browser.evaluate(CHOSEN) == title

@@ -39,6 +39,13 @@ def test_the_picture_of_two_stacks_has_all_three_kinds(two_stacks, tmp_path):
     assert titles == ["Self-attention", "Masked self-attention", "Cross-attention"]
 
 
+@pytest.mark.parametrize("head", ["mean", "rollout"])
+def test_the_mean_and_the_rollout_can_be_drawn_large(one_stack, tmp_path, head):
+    draw_attention(read_text(one_stack.model, one_stack.tokenizer, TEXT), tmp_path / "p.svg", layer=0, head=head)
+    titles = {"mean": "layer 0, mean of the heads, percent", "rollout": "rollout up to layer 0, percent"}
+    assert titles[head] in words_in(tmp_path / "p.svg")
+
+
 def made_up(names):
     weights = torch.full((1, 1, len(names), len(names)), 1 / len(names))
     tokens = tuple(TokenLabel(name) for name in names)
