@@ -1,7 +1,7 @@
 """Exact conversion between our models and transformers' own architectures, in both directions, with a proof."""
 
 from .convert import Converted, from_native, refuse_used_folder, save, to_native
-from .obstacles import Obstacle, expressible
+from .obstacles import Obstacle, expressible, expressible_line
 from .registry import ARCHITECTURES
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "Converted",
     "Obstacle",
     "expressible",
+    "expressible_line",
     "from_native",
     "refuse_used_folder",
     "save",

@@ -180,13 +180,12 @@ def _as_class(
 
     Args:
         model: Any model; its weights are shared.
-        model_class: The same class, or another of its family.
+        model_class: Its class, or another one of its family.
         prefix: What stands before the body's names in that class.
         **arguments: What the class is built with.
     """
-    if type(model) is model_class and not arguments:
-        return model, []
-    part = built_empty(model_class, model.config, **arguments)
+    # Built anew even if it is that class: casting a whole model has rounded the angles of its rotary positions too.
+    part = built_empty(model_class, copy.deepcopy(model.config), **arguments)
     own = "" if model.base_model is model else f"{model.base_model_prefix}."
     tensors = {
         f"{prefix}{name.removeprefix(own)}" if name.startswith(own) else name: tensor
@@ -211,15 +210,10 @@ def _fill_and_prove(
 ) -> Proof:
     """Fill the empty one of two models from the other, prove it in float32, and leave both in the dtype it was in."""
     source, target = (native, ours) if to_ours else (ours, native)
-    was_training = source.training
     pairs = architecture.pairs(ours, native, head=head)
-    source.eval()
-    try:
-        with in_float32(source):
-            translate(source, target, pairs, to_ours=to_ours, config=ours.config)
-            proof = prove(native, ours, tokenizer, architecture=architecture, head=head)
-    finally:
-        source.train(was_training)
+    with in_float32(source):
+        translate(source, target, pairs, to_ours=to_ours, config=ours.config)
+        proof = prove(native, ours, tokenizer, architecture=architecture, head=head)
     if any(parameter.dtype != torch.float32 for parameter in source.parameters()):
         translate(source, target, pairs, to_ours=to_ours, config=ours.config)
     target.config.dtype = source.dtype
@@ -271,7 +265,8 @@ def _check_saved_weights(converted: Converted, folder: Path) -> None:
     model = converted.model
     arguments = {} if model.config.model_type in OUR_MODEL_TYPES else converted.head.arguments
     reopened, missing, extra = open_weights(str(folder), type(model), **arguments)
-    held = {name: tensor for name, tensor in model.state_dict().items() if name in own_names(model)}
+    tensors = model.state_dict()
+    held = {name: tensors[name] for name in own_names(model)}
     saved = {name: path for path in folder.glob("*.safetensors") for name in _names_in(path)}
     unequal = [name for name, tensor in held.items() if name not in saved or not _is_saved(tensor, name, saved[name])]
     if missing or extra or unequal or own_names(reopened) != held.keys():

@@ -39,13 +39,17 @@ def open_config(name: str, *, revision: str | None = None) -> PreTrainedConfig:
         OSError: If there is none.
     """
     refuse_weights_elsewhere(Path(name))
+    rule = f"model ({name}) must be a folder with a model, or a Hub name that can be reached"
     if not Path(name).is_dir():
         try:
             validate_repo_id(name)
         except HFValidationError as error:
-            raise FileNotFoundError(f"model ({name}) must be a folder that exists, or a Hub name.") from error
+            raise FileNotFoundError(f"{rule}; correct it.") from error
     with unreadable_is_one_line(name):
-        return AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+        try:
+            return AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+        except OSError as error:
+            raise FileNotFoundError(f"{rule} ({_reason(error)}).") from error
 
 
 def open_weights(
@@ -150,8 +154,12 @@ def unreadable_is_one_line(name: str) -> Iterator[None]:
     except (OSError, ValueError, MemoryError):
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
-        raise ValueError(f"model ({name}) must be whole; save it again ({reason}).") from error
+        raise ValueError(f"model ({name}) must be whole; save it again ({_reason(error)}).") from error
+
+
+def _reason(error: Exception) -> str:
+    """Give another library's error in one line."""
+    return " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
 
 
 @contextlib.contextmanager
