@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Any, cast
@@ -64,7 +65,7 @@ def open_weights(
         ValueError: If the file cannot be read.
         OSError: If there is none.
     """
-    with unreadable_is_one_line(name), _silent():
+    with unreadable_is_one_line(name), silent():
         model, loading = cast(Any, model_class).from_pretrained(
             name,
             revision=revision,
@@ -138,7 +139,7 @@ def open_tokenizer(name: str, *, revision: str | None = None) -> PreTrainedToken
     files = (cached_file(name, file, revision=revision, **_MAY_BE_MISSING) for file in _TOKENIZER_FILES)
     if not any(files):
         return None
-    with unreadable_is_one_line(name), _silent():
+    with unreadable_is_one_line(name), silent():
         return AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
 
 
@@ -163,14 +164,18 @@ def _reason(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """Let transformers say nothing of what is missing: it is said here, as an error."""
-    before = logging.get_verbosity()
+def silent() -> Iterator[None]:
+    """Let transformers say nothing of what is missing, as errors here do; show progress to people alone."""
+    before, has_progress = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
     try:
         yield
     finally:
         logging.set_verbosity(before)
+        if has_progress:
+            logging.enable_progress_bar()
 
 
 def refuse_weights_elsewhere(folder: Path) -> None:

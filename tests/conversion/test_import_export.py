@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
 from hf_minilm.cli.main import main
-from hf_minilm.conversion import ARCHITECTURES, convert, proof
+from hf_minilm.conversion import ARCHITECTURES, proof, saving
 from hf_minilm.data.document import Document
 from hf_minilm.data.tokenizer import train_tokenizer
 
@@ -161,7 +161,7 @@ def test_nothing_is_left_behind_where_the_two_differ(native_folder, tmp_path, ca
 
 
 def test_nothing_is_left_behind_where_the_saved_weights_differ(native_folder, tmp_path, capsys, monkeypatch):
-    check = convert._check_saved_weights
+    check = saving._check_saved_weights
 
     def spoil_first(converted, folder):
         tensors = load_file(folder / "model.safetensors")
@@ -169,7 +169,7 @@ def test_nothing_is_left_behind_where_the_saved_weights_differ(native_folder, tm
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
         check(converted, folder)
 
-    monkeypatch.setattr(convert, "_check_saved_weights", spoil_first)
+    monkeypatch.setattr(saving, "_check_saved_weights", spoil_first)
     assert run("import", native_folder(), tmp_path / "ours") == 2
     assert "differ in model.embeddings.norm.bias" in only_line(capsys)
     assert [path.name for path in tmp_path.iterdir()] == ["native"]
@@ -178,17 +178,15 @@ def test_nothing_is_left_behind_where_the_saved_weights_differ(native_folder, tm
 def test_nothing_is_left_behind_where_the_tokenizer_reads_otherwise_when_reopened(
     native_folder, tmp_path, capsys, monkeypatch
 ):
-    folder = native_folder()
-    open_tokenizer = convert.open_tokenizer
+    open_tokenizer = saving.open_tokenizer
 
-    def open_another(name, **arguments):
-        tokenizer = open_tokenizer(name, **arguments)
-        if name != str(folder):
-            tokenizer.add_tokens(["Ana"])
+    def open_another(name):
+        tokenizer = open_tokenizer(name)
+        tokenizer.add_tokens(["Ana"])
         return tokenizer
 
-    monkeypatch.setattr(convert, "open_tokenizer", open_another)
-    assert run("import", folder, tmp_path / "ours") == 2
+    monkeypatch.setattr(saving, "open_tokenizer", open_another)
+    assert run("import", native_folder(), tmp_path / "ours") == 2
     assert "tokenizer must give the same ids" in only_line(capsys)
     assert [path.name for path in tmp_path.iterdir()] == ["native"]
 
