@@ -238,6 +238,14 @@ def test_a_missing_tensor_and_one_too_many_are_named(native_folder, tmp_path, ca
     assert "1 without a counterpart: bert.encoder.layer.1.adapter.weight" in line
 
 
+def test_a_tensor_too_many_in_a_model_of_ours_is_named(native_folder, tmp_path, capsys):
+    run("import", native_folder(), tmp_path / "ours")
+    change_tensors(tmp_path / "ours", **{"model.layers.0.adapter.weight": torch.zeros(3)})
+    for architecture in ("bert", "roberta"):
+        assert run("export", tmp_path / "ours", tmp_path / "back", "--to", architecture) == 2
+        assert "1 without a counterpart: model.layers.0.adapter.weight" in only_line(capsys)
+
+
 def test_what_the_configuration_gives_may_lie_in_the_file(native_folder, tmp_path):
     folder = native_folder()
     change_tensors(folder, **{"bert.embeddings.position_ids": torch.arange(37)[None]})
