@@ -63,7 +63,7 @@ def _opened(name: str) -> "Iterator[tuple[str, PreTrainedModel]]":
     import torch
     from transformers import AutoConfig
 
-    from ..evaluation.saved_models import refuse_weights_elsewhere, unreadable_is_one_line
+    from ..conversion.opening import refuse_weights_elsewhere, unreadable_is_one_line
     from ..model.modeling_minilm import MiniLMModel
     from ..model.modeling_minilm_seq2seq import MiniLMSeq2SeqModel
 

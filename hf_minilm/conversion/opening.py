@@ -3,12 +3,15 @@
 import contextlib
 import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Any, cast
 
+import torch
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils._validators import validate_repo_id
+from safetensors import safe_open
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 from transformers.utils.hub import cached_file
@@ -25,6 +28,7 @@ _TOKENIZER_FILES = (
     "tokenizer.model",
     "spiece.model",
 )
+_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _MAY_BE_MISSING: dict[str, Any] = {
     "_raise_exceptions_for_missing_entries": False,
     "_raise_exceptions_for_connection_errors": False,
@@ -39,19 +43,23 @@ def open_config(name: str, *, revision: str | None = None) -> PreTrainedConfig:
         OSError: If there is none.
     """
     refuse_weights_elsewhere(Path(name))
+    rule = f"model ({name}) must be a folder with a model, or a Hub name that can be reached"
     if not Path(name).is_dir():
         try:
             validate_repo_id(name)
         except HFValidationError as error:
-            raise FileNotFoundError(f"model ({name}) must be a folder that exists, or a Hub name.") from error
+            raise FileNotFoundError(f"{rule}; correct it.") from error
     with unreadable_is_one_line(name):
-        return AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+        try:
+            return AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+        except OSError as error:
+            raise FileNotFoundError(f"{rule} ({_reason(error)}).") from error
 
 
 def open_weights(
     name: str, model_class: type[PreTrainedModel], *, revision: str | None = None, **arguments: Any
 ) -> tuple[PreTrainedModel, list[str], list[str]]:
-    """Open a model as a class, in the dtype of its weights.
+    """Open a model as a class, in a dtype that holds its weights as they are.
 
     Returns:
         The model, the names that its file lacks, and those in the file that it has no place for.
@@ -60,17 +68,37 @@ def open_weights(
         ValueError: If the file cannot be read.
         OSError: If there is none.
     """
-    with unreadable_is_one_line(name), _silent():
+    with unreadable_is_one_line(name), silent():
         model, loading = cast(Any, model_class).from_pretrained(
             name,
             revision=revision,
-            dtype="auto",
+            dtype=_stored_dtype(name, revision=revision),
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
             **arguments,
         )
     return model.eval(), sorted(loading["missing_keys"]), sorted(loading["unexpected_keys"])
+
+
+def _stored_dtype(name: str, *, revision: str | None) -> torch.dtype | str:
+    """Find the dtype that holds all weights of a model's files without loss; its configuration may name another one."""
+    where: dict[str, Any] = {"revision": revision, **_MAY_BE_MISSING}
+    paths = [cached_file(name, "model.safetensors", **where)]
+    index = None if paths[0] else cached_file(name, "model.safetensors.index.json", **where)
+    if index is not None:
+        shards = set(json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].values())
+        paths = [cached_file(name, shard, **where) for shard in shards]
+    stored = {code for path in paths if path is not None for code in _dtypes_in(path)}
+    found = [dtype for code, dtype in _DTYPES.items() if code in stored]
+    if not found:
+        return "auto"  # and transformers says what is missing
+    return found[0] if len(found) == 1 or torch.float64 in found else torch.float32
+
+
+def _dtypes_in(path: str) -> set[str]:
+    with safe_open(path, framework="pt") as file:
+        return {file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118 (a file is no dictionary)
 
 
 def open_native(
@@ -134,7 +162,7 @@ def open_tokenizer(name: str, *, revision: str | None = None) -> PreTrainedToken
     files = (cached_file(name, file, revision=revision, **_MAY_BE_MISSING) for file in _TOKENIZER_FILES)
     if not any(files):
         return None
-    with unreadable_is_one_line(name), _silent():
+    with unreadable_is_one_line(name), silent():
         return AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
 
 
@@ -150,19 +178,27 @@ def unreadable_is_one_line(name: str) -> Iterator[None]:
     except (OSError, ValueError, MemoryError):
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
-        raise ValueError(f"model ({name}) must be whole; save it again ({reason}).") from error
+        raise ValueError(f"model ({name}) must be whole; save it again ({_reason(error)}).") from error
+
+
+def _reason(error: Exception) -> str:
+    """Give another library's error in one line."""
+    return " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
 
 
 @contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """Let transformers say nothing of what is missing: it is said here, as an error."""
-    before = logging.get_verbosity()
+def silent() -> Iterator[None]:
+    """Let transformers say nothing of what is missing, as errors here do; show progress to people alone."""
+    before, has_progress = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
     try:
         yield
     finally:
         logging.set_verbosity(before)
+        if has_progress:
+            logging.enable_progress_bar()
 
 
 def refuse_weights_elsewhere(folder: Path) -> None:

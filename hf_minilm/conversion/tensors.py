@@ -225,7 +225,8 @@ def refuse_tensors(*, missing: Sequence[str] = (), extra: Sequence[str] = ()) ->
 
 
 def _give(target: PreTrainedModel, tensors: Mapping[str, torch.Tensor]) -> None:
-    wanted = {name: tensor for name, tensor in target.state_dict().items() if name in own_names(target)}
+    empty = target.state_dict()
+    wanted = {name: empty[name] for name in own_names(target)}
     refuse_tensors(missing=sorted(wanted.keys() - tensors.keys()), extra=sorted(tensors.keys() - wanted.keys()))
     for name, tensor in tensors.items():
         if tensor.shape != wanted[name].shape:
