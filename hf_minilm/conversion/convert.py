@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import torch
 import transformers
+from safetensors import safe_open
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 import hf_minilm
@@ -267,24 +268,35 @@ def save(converted: Converted, folder: Path) -> None:
 
 
 def _check_saved_weights(converted: Converted, folder: Path) -> None:
+    """Open what was saved, and compare it with what was to be saved, tensor by tensor, bit by bit."""
     model = converted.model
     arguments = {} if model.config.model_type in OUR_MODEL_TYPES else converted.head.arguments
     reopened, missing, extra = open_weights(str(folder), type(model), **arguments)
-    saved = reopened.state_dict()
-    unequal = [name for name, tensor in model.state_dict().items() if not _is_same(tensor.cpu(), saved.get(name))]
-    if missing or extra or unequal:
+    held = {name: tensor for name, tensor in model.state_dict().items() if name in own_names(model)}
+    saved = {name: path for path in folder.glob("*.safetensors") for name in _names_in(path)}
+    computed = model._keys_to_ignore_on_save or ()  # whatever opens the file computes them
+    unequal = [
+        name
+        for name, tensor in held.items()
+        if name not in computed and (name not in saved or not _is_saved(tensor, name, saved[name]))
+    ]
+    if missing or extra or unequal or own_names(reopened) != held.keys():
         names = ", ".join([*missing, *extra, *unequal])
         raise ValueError(f"saved weights ({folder}) must be those that were saved, and differ in {names}; try again.")
 
 
-def _is_same(tensor: torch.Tensor, other: torch.Tensor | None) -> bool:
-    """Compare bit for bit, so that a NaN equals itself."""
-    return (
-        other is not None
-        and tensor.dtype == other.dtype
-        and tensor.shape == other.shape
-        and torch.equal(tensor.view(torch.uint8), other.view(torch.uint8))
-    )
+def _names_in(path: Path) -> list[str]:
+    with safe_open(path, framework="pt") as file:
+        return list(file.keys())
+
+
+def _is_saved(tensor: torch.Tensor, name: str, path: Path) -> bool:
+    """Compare bit for bit, so that a NaN equals itself; the file is let go each time, or all of it were in memory."""
+    with safe_open(path, framework="pt") as file:
+        other = file.get_tensor(name)
+    if tensor.dtype != other.dtype or tensor.shape != other.shape:
+        return False
+    return torch.equal(tensor.cpu().contiguous().view(torch.uint8), other.view(torch.uint8))
 
 
 def _check_saved_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> int:

@@ -244,16 +244,15 @@ def built_empty(model_class: type[PreTrainedModel], config: PreTrainedConfig, **
 
 
 def make_own(model: PreTrainedModel, *, copies: bool) -> None:
-    """Let every weight have memory of its own, laid out row by row.
+    """Let every weight be laid out row by row, and in no memory that another weight has too.
 
     Args:
         model: Any.
-        copies: Whether what already has is copied too, because another model goes on using it.
+        copies: Whether all weights are copied, because another model goes on using them.
     """
     taken: set[int] = set()
     for parameter in model.parameters():
-        data, memory = parameter.data, parameter.untyped_storage()
-        is_part = memory.nbytes() != data.numel() * data.element_size()
-        if copies or is_part or not data.is_contiguous() or memory.data_ptr() in taken:
+        data = parameter.data
+        if copies or not data.is_contiguous() or data.data_ptr() in taken:
             parameter.data = data.clone(memory_format=torch.contiguous_format)
-        taken.add(parameter.untyped_storage().data_ptr())
+        taken.add(parameter.data_ptr())
