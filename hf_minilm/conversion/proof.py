@@ -258,10 +258,12 @@ def _plain_generation(model: Any, number: int) -> Iterator[None]:
         bos_token_id=own.bos_token_id,
         decoder_start_token_id=own.decoder_start_token_id,
     )
+    model.decoding = "plain"  # the fast loop lays all weights out a second time, for texts longer than this
     try:
         yield
     finally:
         model.generation_config = own
+        del model.decoding
 
 
 @contextlib.contextmanager
