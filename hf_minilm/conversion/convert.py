@@ -17,7 +17,7 @@ from .obstacles import TRAINING_FIELDS, export_obstacles, import_obstacles, only
 from .opening import open_config, open_native, open_tokenizer, open_weights
 from .proof import Proof, in_float32, prove
 from .registry import ARCHITECTURES, architecture_named
-from .tensors import built_empty, make_own, own_names, refuse_tensors, translate
+from .tensors import built_empty, make_own, own_names, refuse_tensors, translate, untie
 
 OUR_MODEL_TYPES = ("hf_minilm", "hf_minilm_seq2seq")
 
@@ -184,11 +184,14 @@ def _as_class(
     # Built anew even if it is that class: casting a whole model has rounded the angles of its rotary positions too.
     part = built_empty(model_class, copy.deepcopy(model.config), **arguments)
     own = "" if model.base_model is model else f"{model.base_model_prefix}."
+    held, tied = model.state_dict(), model.all_tied_weights_keys
     tensors = {
         f"{prefix}{name.removeprefix(own)}" if name.startswith(own) else name: tensor
-        for name, tensor in model.state_dict().items()
-        if name not in model.all_tied_weights_keys
+        for name, tensor in held.items()
+        if name not in tied or tensor.data_ptr() != held[tied[name]].data_ptr()
     }
+    for name in part.all_tied_weights_keys.keys() & tensors.keys():
+        untie(part, name)
     wanted = own_names(part)
     refuse_tensors(missing=sorted(wanted - tensors.keys()))
     part.load_state_dict({name: tensors[name] for name in wanted}, strict=False, assign=True)
