@@ -9,14 +9,14 @@ pytest.importorskip("onnxscript", reason="onnxscript, which writes ONNX graphs, 
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("architecture", ["bert", "gpt2", "llama"])
+@pytest.mark.parametrize("architecture", ["bert", "modernbert", "gpt2", "llama"])
 def test_onnx_runtime_computes_our_logits_also_of_shapes_that_the_export_did_not_see(
     twin, texts, tmp_path, architecture
 ):
     from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
 
     model = twin(architecture)
-    auto_class = AutoModelForMaskedLM if architecture == "bert" else AutoModelForCausalLM
+    auto_class = AutoModelForCausalLM if architecture in ("gpt2", "llama") else AutoModelForMaskedLM
     native = auto_class.from_pretrained(model.folder).eval()
     native.config.use_cache = False
     seen = dict(model.tokenizer(list(texts[:2]), padding=True, return_tensors="pt"))

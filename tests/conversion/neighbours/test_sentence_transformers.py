@@ -7,7 +7,7 @@ sentence_transformers = pytest.importorskip("sentence_transformers", reason="sen
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("architecture", ["bert"])
+@pytest.mark.parametrize("architecture", ["bert", "modernbert"])
 def test_sentence_vectors_of_an_exported_encoder_are_the_means_of_our_hidden_states(twin, texts, architecture):
     model = twin(architecture)
     encoder = sentence_transformers.SentenceTransformer(str(model.folder), device="cpu", trust_remote_code=False)
