@@ -147,7 +147,7 @@ def build_writer(work: GenerationWork) -> nn.Module:
     """Build the model that writes."""
     positions = max(USUAL_POSITIONS, work.prompt_tokens + work.new_tokens)
     sizes: dict[str, Any] = {"vocab_size": work.vocab_size, "max_position_embeddings": positions}
-    config = MiniLMConfig.preset("modern", work.size, is_causal=True, type_vocab_size=0, **sizes)
+    config = MiniLMConfig.preset("modern_decoder", work.size, **sizes)
     return MiniLMForCausalLM(config)
 
 

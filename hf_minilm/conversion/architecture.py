@@ -12,7 +12,7 @@ import hf_minilm
 from .tensors import Names, Pair, get_field, paired
 
 CARRIED = ("pad_token_id", "bos_token_id", "eos_token_id", "tie_word_embeddings", "use_cache")
-"""Fields of the same name and meaning in every configuration."""
+"""Fields of the same name and meaning in every configuration that has them."""
 
 LABELS = ("id2label", "label2id", "problem_type")
 """Fields of every configuration that classifiers read."""
@@ -133,7 +133,8 @@ class Architecture:
         return fields
 
     def _same(self) -> list[tuple[str, str]]:
-        return [*self.same, *((name, name) for name in CARRIED)]
+        known = self.config_class.__dataclass_fields__.keys() & self.our_config_class.__dataclass_fields__.keys()
+        return [*self.same, *((name, name) for name in CARRIED if name in known)]
 
     def to_our_config(self, native: PreTrainedConfig) -> PreTrainedConfig:
         """Build our configuration from a native one.
@@ -155,6 +156,13 @@ class Architecture:
     def inputs_of_ours(self, inputs: Inputs, native: PreTrainedConfig) -> Inputs:  # noqa: ARG002
         """Say the native model's inputs to ours, where the two count something otherwise."""
         return inputs
+
+    def outputs_of_ours(self, outputs: dict[str, Any], ours: PreTrainedConfig, head: Head) -> dict[str, Any]:  # noqa: ARG002
+        """Say our model's outputs as the native ones, where hidden features have another order or scale."""
+        return outputs
+
+    def prepare(self, native: PreTrainedModel, ours: PreTrainedConfig) -> None:
+        """Change what was just built, before it is given our weights, where its configuration cannot say it all."""
 
     def head_of(self, our_class: str) -> Head:
         """Give the head for one of our classes, or the nearest that is there: in the end, the body without a head."""

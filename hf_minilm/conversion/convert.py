@@ -150,6 +150,7 @@ def to_native(model: PreTrainedModel | str | Path, architecture: str, *, revisio
         refuse_tensors(missing=missing)
         tokenizer = open_tokenizer(name, revision=revision)
     native = built_empty(head.native_class, native_config, **head.arguments)
+    wanted.prepare(native, config)
     proof = _fill_and_prove(native, ours, tokenizer, architecture=wanted, head=head, to_ours=False)
     del ours
     make_own(native, copies=isinstance(model, PreTrainedModel))
@@ -273,7 +274,12 @@ def _check_saved_weights(converted: Converted, folder: Path) -> None:
     reopened, missing, extra = open_weights(str(folder), type(model), **arguments)
     held = {name: tensor for name, tensor in model.state_dict().items() if name in own_names(model)}
     saved = {name: path for path in folder.glob("*.safetensors") for name in _names_in(path)}
-    unequal = [name for name, tensor in held.items() if name not in saved or not _is_saved(tensor, name, saved[name])]
+    computed = model._keys_to_ignore_on_save or ()  # whatever opens the file computes them
+    unequal = [
+        name
+        for name, tensor in held.items()
+        if name not in computed and (name not in saved or not _is_saved(tensor, name, saved[name]))
+    ]
     if missing or extra or unequal or own_names(reopened) != held.keys():
         names = ", ".join([*missing, *extra, *unequal])
         raise ValueError(f"saved weights ({folder}) must be those that were saved, and differ in {names}; try again.")

@@ -23,9 +23,12 @@ TRAINING_FIELDS = frozenset(
 
 _MASKED = ("MiniLMForMaskedLM", "MiniLMForPreTraining")
 _LANGUAGE_MODELS = (*_MASKED, "MiniLMForCausalLM", "MiniLMForConditionalGeneration")
+_CLASSIFIERS = ("SequenceClassification", "TokenClassification", "QuestionAnswering", "MultipleChoice")
 _READ_BY: dict[str, tuple[str, ...]] = {
     "prediction_transform": _MASKED,
+    "causal_transform": ("MiniLMForCausalLM",),
     "output_bias": _LANGUAGE_MODELS,
+    "classifier_transform": tuple(f"MiniLMFor{task}" for task in _CLASSIFIERS),
     "classifier_bias": ("MiniLMForSequenceClassification",),
     "classifier_pooling": ("MiniLMForSequenceClassification", "MiniLMForMultipleChoice"),
     "tie_word_embeddings": _LANGUAGE_MODELS,
@@ -34,6 +37,11 @@ _READ_BY: dict[str, tuple[str, ...]] = {
 
 _CAUSAL = {"MiniLMForCausalLM": True, **dict.fromkeys((*_MASKED, "MiniLMForNextSentencePrediction"), False)}
 """Classes that give attention its direction, whatever the configuration says."""
+
+
+_OF_THE_WHOLE = ("pad_token_id", "bos_token_id", "eos_token_id", "tie_word_embeddings")
+_UNREAD = {"encoder": (*_OF_THE_WHOLE, "output_bias", "use_cache"), "decoder": _OF_THE_WHOLE}
+"""Fields of a stack that are read only where it stands alone; its padding token is, in training."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +137,8 @@ def _changed(config: PreTrainedConfig, back: PreTrainedConfig) -> list[Obstacle]
 def _matters(obstacle: Obstacle, config: PreTrainedConfig, back: PreTrainedConfig, our_class: str) -> bool:
     """Say whether a field that changes would change what the class computes."""
     stack, _, name = obstacle.name.rpartition(".")
+    if name in _UNREAD.get(stack, ()):
+        return False
     if name in TRAINING_FIELDS or our_class not in _READ_BY.get(name, (our_class,)):
         return False
     own, other = (get_field(each, stack) if stack else each for each in (config, back))

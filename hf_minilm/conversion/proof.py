@@ -12,6 +12,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from .architecture import Architecture, Head, Inputs
+from .obstacles import pooling
 
 TOLERANCE = 2e-5
 """Largest difference that rounding explains, as a share of the largest value of the same output."""
@@ -109,14 +110,16 @@ def prove(
     """
     proof = Proof(notes=list(architecture.notes))
     kinds = _all_rows(native, ours, tokenizer, proof)
+    reads_padding = head.reads_padding and pooling(ours.config) == "first"
     for kind, rows in kinds.items():
         for batch in _batches(rows, native, head):
             inputs = batch_of(batch, native)
             theirs = _run(native, inputs, head)
             mine = _run(ours, architecture.inputs_of_ours(inputs, native.config), head)
-            _compare(proof, theirs, mine, inputs["attention_mask"].bool(), reads_padding=head.reads_padding)
+            mine = architecture.outputs_of_ours(mine, ours.config, head)
+            _compare(proof, theirs, mine, inputs["attention_mask"].bool(), reads_padding=reads_padding)
         proof.inputs[kind] = sum(map(len, rows))
-    if head.reads_padding:
+    if reads_padding:
         proof.notes.append(
             f"padding on the left: {head.native} takes it for the first token, {head.ours} does not, so classes differ"
         )
@@ -180,7 +183,8 @@ def batch_of(rows: Sequence[Sequence[int]], native: PreTrainedModel) -> Inputs:
         half = mask.cumsum(1) > mask.sum(1, keepdim=True) // 2
         inputs["token_type_ids"] = (half & mask.bool()).long()
     if native.config.is_encoder_decoder:
-        inputs["decoder_input_ids"] = ids[:, : max(longest // 2, 1)]
+        size = getattr(native.config, "decoder_vocab_size", native.config.vocab_size)
+        inputs["decoder_input_ids"] = ids[:, : max(longest // 2, 1)] % size
     return {name: tensor.to(native.device) for name, tensor in inputs.items()}
 
 

@@ -66,6 +66,21 @@ SIZES: dict[str, dict[str, int]] = {
 """Layers, width and heads of each size: those of BERT's miniatures (Turc et al. 2019, arXiv:1908.08962, table 1), but
 for tiny, which has four layers where theirs has two."""
 
+_MODERN: dict[str, Any] = {
+    "position_embedding": "rope",
+    "norm_placement": "pre",
+    "norm_eps": 1e-5,
+    "feed_forward": "gated",
+    "attention_bias": False,
+    "feed_forward_bias": False,
+    "hidden_dropout": 0.0,
+    "attention_dropout": 0.0,
+    "type_vocab_size": 0,
+    "output_bias": False,
+    "tie_word_embeddings": True,
+}
+"""What small encoders and decoders share since 2023: rotary positions, no biases, no token types, no dropout."""
+
 PRESETS: dict[str, dict[str, Any]] = {
     # Devlin et al. 2019, arXiv:1810.04805.
     "bert": {
@@ -108,9 +123,28 @@ PRESETS: dict[str, dict[str, Any]] = {
         "is_causal": True,
         "max_position_embeddings": 1024,
     },
-    # Rotary positions, pre-norm without biases, gated feed-forward, no dropout: the choices that later small models
-    # share (Warner et al. 2024, arXiv:2412.13663, section 2.1). These are also the defaults of the configuration.
-    "modern": {},
+    # Warner et al. 2024, arXiv:2412.13663, section 2.1, with one rotary base and full attention in every layer.
+    "modern": {
+        **_MODERN,
+        "norm": "layer_norm",
+        "norm_bias": False,
+        "embedding_norm": True,
+        "first_attention_norm": False,
+        "hidden_act": "gelu",
+        "prediction_transform": True,
+        "classifier_transform": True,
+        "is_causal": False,
+    },
+    # Touvron et al. 2023, arXiv:2302.13971, section 2.2, with the output projection tied.
+    "modern_decoder": {
+        **_MODERN,
+        "norm": "rms_norm",
+        "embedding_norm": False,
+        "hidden_act": "silu",
+        "prediction_transform": False,
+        "classifier_transform": False,
+        "is_causal": True,
+    },
 }
 """The named choices of architecture; `MiniLMConfig.preset` joins one with a size."""
 
@@ -197,6 +231,9 @@ class MiniLMConfig(PreTrainedConfig):
     """Biases in the layer norms; RMS norms have none."""
     embedding_norm: bool = False
     """Normalise the sum of the embeddings before the first layer."""
+    first_attention_norm: bool = True
+    """False: nothing is normed before the first layer's attention, as the embeddings are already (Warner et al. 2024,
+    section 2.1)."""
     scale_embeddings: bool = False
     """Multiply token embeddings by sqrt(hidden_size) (Vaswani et al. 2017, section 3.4)."""
     cross_attention_hidden_size: int | None = None
@@ -215,11 +252,15 @@ class MiniLMConfig(PreTrainedConfig):
     type_vocab_size: int = 2
     """Number of token types (segments A and B); 0: none, and `token_type_ids` are not looked at."""
     prediction_transform: bool = True
-    """Masked heads apply dense, activation and norm before the vocabulary; the causal head never."""
+    """Masked heads apply dense, activation and norm before the vocabulary."""
+    causal_transform: bool = False
+    """The causal head does so, too (Weller et al. 2025, arXiv:2507.11412)."""
     output_bias: bool = False
     """A bias for each token of the vocabulary in the language-model heads."""
     tie_word_embeddings: bool = True
     """The output projection is the token embedding."""
+    classifier_transform: bool = False
+    """Classifiers, too, apply dense, activation and norm before they project, and no pooler (Warner et al. 2024)."""
     classifier_dropout: float | int | None = None
     """Dropout before a classifier; None: hidden_dropout."""
     classifier_pooling: Literal["first", "mean", "last"] | None = None
@@ -244,12 +285,15 @@ class MiniLMConfig(PreTrainedConfig):
 
     @classmethod
     def preset(
-        cls, name: Literal["modern", "bert", "gpt2"] = "modern", size: str = "mini", **overrides: Any
+        cls,
+        name: Literal["modern", "modern_decoder", "bert", "gpt2"] = "modern",
+        size: str = "mini",
+        **overrides: Any,
     ) -> "MiniLMConfig":
         """Build a named architecture in a named size.
 
         Args:
-            name: `modern`, `bert` or `gpt2`.
+            name: `modern` (as ModernBERT), `modern_decoder` (as Llama), `bert` or `gpt2`.
             size: `tiny`, `mini`, `small` or `base`.
             **overrides: Any field, to differ from the preset.
 
@@ -342,7 +386,15 @@ class MiniLMConfig(PreTrainedConfig):
         self._validate_heads()
         self._validate_layer_types()
         self._validate_positions()
+        self._validate_norms()
         self._validate_numbers()
+
+    def _validate_norms(self) -> None:
+        if not self.first_attention_norm and not (self.embedding_norm and self.norm_placement == "pre"):
+            raise ValueError(
+                f"first_attention_norm (False) must be True with embedding_norm ({self.embedding_norm}) and "
+                f"norm_placement ({self.norm_placement}); it may be False with True and pre."
+            )
 
     def _validate_numbers(self) -> None:
         if self.hidden_act not in ACT2FN:

@@ -7,7 +7,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 from transformers.utils import logging
 
-from .configuration_minilm import PRESETS, SIZES, MiniLMConfig, refuse_hostile_keywords, refuse_near_misses
+from .configuration_minilm import SIZES, MiniLMConfig, refuse_hostile_keywords, refuse_near_misses
 
 logger = logging.get_logger(__name__)
 
@@ -33,7 +33,8 @@ SEQ2SEQ_PRESETS: dict[str, dict[str, Any]] = {
         "hidden_dropout": 0.1,
         "scale_residual_initializer": False,
     },
-    "modern": PRESETS["modern"],
+    # Rotary positions, pre-norm without biases, gated feed-forward: the defaults of a stack.
+    "modern": {},
 }
 """What both stacks have in common in each named architecture."""
 

@@ -564,7 +564,7 @@ def _parts_of(module: nn.Module) -> list[tuple[nn.Module | None, tuple[type, ...
             (module.cross_attention, (absent,)),
             (module.dropout, silent),
         ]
-        return [*own, (module.attention_norm, norms), (module.feed_forward_norm, norms)]
+        return [*own, (module.attention_norm, (*norms, nn.Identity)), (module.feed_forward_norm, norms)]
     if isinstance(module, Attention):
         projections = [(part, linear) for part in (module.query, module.key, module.value)]
         head_norms = [(part, (nn.RMSNorm, nn.Identity)) for part in (module.query_norm, module.key_norm)]

@@ -58,7 +58,8 @@ class Layer(GradientCheckpointingLayer):
         # The configuration has derived it where it was None.
         self.layer_type = cast(list[str], config.layer_types)[layer_idx]
         self.attention = Attention(config, layer_idx)
-        self.attention_norm = build_norm(config)
+        is_normed = layer_idx > 0 or config.first_attention_norm
+        self.attention_norm = build_norm(config) if is_normed else nn.Identity()
         attends_elsewhere = config.cross_attention_hidden_size is not None
         self.cross_attention = Attention(config, layer_idx, is_cross=True) if attends_elsewhere else None
         self.cross_attention_norm = build_norm(config) if attends_elsewhere else None

@@ -220,7 +220,7 @@ class LanguageModelHead(MiniLMPreTrainedModel):
     def __init__(self, config: MiniLMConfig) -> None:
         super().__init__(with_direction(config, is_causal=self.is_causal_head, head=type(self).__name__))
         self.model = MiniLMModel(self.config)
-        transforms = config.prediction_transform and not self.is_causal_head
+        transforms = config.causal_transform if self.is_causal_head else config.prediction_transform
         self.transform = PredictionTransform(config) if transforms else nn.Identity()
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=config.output_bias)
 
@@ -538,14 +538,16 @@ class MiniLMForNextSentencePrediction(MiniLMPreTrainedModel):
 
 
 class ClassifierHead(MiniLMPreTrainedModel):
-    """What the fine-tuning heads share: backbone, pooling and dropout. The direction stays as it is."""
+    """What the fine-tuning heads share: backbone, pooling, transform and dropout. The direction stays as it is."""
 
     def __init__(self, config: MiniLMConfig, *, has_pooler: bool) -> None:
         super().__init__(config)
         self.model = MiniLMModel(config)
         # The pooler is trained on the first token, which under causal attention has seen only itself.
         self.pooling = config.classifier_pooling or ("last" if config.is_causal else "first")
-        self.pooler = Pooler(config) if has_pooler and self.pooling == "first" else nn.Identity()
+        has_pooler = has_pooler and self.pooling == "first" and not config.classifier_transform
+        self.pooler = Pooler(config) if has_pooler else nn.Identity()
+        self.transform = PredictionTransform(config) if config.classifier_transform else nn.Identity()
         dropout = config.hidden_dropout if config.classifier_dropout is None else config.classifier_dropout
         self.dropout = nn.Dropout(dropout)
 
@@ -596,7 +598,7 @@ class MiniLMForSequenceClassification(ClassifierHead):
             **kwargs,
         )
         features = self.pooler(pooled(outputs.last_hidden_state, attention_mask, self.pooling))
-        logits = self.classifier(self.dropout(features))
+        logits = self.classifier(self.dropout(self.transform(features)))
         loss = None if labels is None else self._loss(logits, labels, num_items_in_batch)
         return SequenceClassifierOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
@@ -654,7 +656,7 @@ class MiniLMForTokenClassification(ClassifierHead):
             inputs_embeds=inputs_embeds,
             **kwargs,
         )
-        logits = self.classifier(self.dropout(outputs.last_hidden_state))
+        logits = self.classifier(self.dropout(self.transform(outputs.last_hidden_state)))
         loss = None
         if labels is not None:
             loss = normalised_cross_entropy(logits.flatten(0, 1), labels.flatten(), count=num_items_in_batch)
@@ -708,7 +710,7 @@ class MiniLMForQuestionAnswering(ClassifierHead):
             inputs_embeds=inputs_embeds,
             **kwargs,
         )
-        ends = self.qa_outputs(self.dropout(outputs.last_hidden_state)).unbind(dim=-1)
+        ends = self.qa_outputs(self.dropout(self.transform(outputs.last_hidden_state))).unbind(dim=-1)
         loss = None
         if start_positions is not None and end_positions is not None:
             loss = span_cross_entropy(ends, (start_positions, end_positions))
@@ -772,7 +774,7 @@ class MiniLMForMultipleChoice(ClassifierHead):
             **kwargs,
         )
         features = self.pooler(pooled(outputs.last_hidden_state, each[1], self.pooling))
-        logits = self.score(self.dropout(features)).view(-1, num_choices)
+        logits = self.score(self.dropout(self.transform(features))).view(-1, num_choices)
         loss = None if labels is None else normalised_cross_entropy(logits, labels.view(-1), count=num_items_in_batch)
         return MultipleChoiceModelOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions

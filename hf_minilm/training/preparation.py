@@ -253,7 +253,7 @@ def build_config(
         if fields["is_causal"]:
             fields["type_vocab_size"] = 0
     try:
-        config = preset(recipe.model.preset, recipe.model.size, **{**fields, **recipe.model.overrides})
+        config = preset(recipe.preset, recipe.model.size, **{**fields, **recipe.model.overrides})
     except (StrictDataclassError, TypeError, AttributeError, ArithmeticError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(

@@ -46,7 +46,9 @@ class ModelSettings:
     """What is built."""
 
     preset: Literal["modern", "bert", "gpt2", "vaswani2017"] = _setting(
-        "modern", "Architecture; vaswani2017 is an encoder-decoder, for pairs and denoising."
+        "modern",
+        "Architecture; modern is as ModernBERT, for causal as Llama; vaswani2017 is an encoder-decoder, for pairs and "
+        "denoising.",
     )
     size: Literal["tiny", "mini", "small", "base"] = _setting(
         "tiny", "Layers, width and heads; of an encoder-decoder, those of each of the two."
@@ -247,6 +249,12 @@ class Recipe:
 
     def __post_init__(self) -> None:
         self.validate()
+
+    @property
+    def preset(self) -> str:
+        """The preset's name with modern resolved: a decoder's modern architecture has a name of its own."""
+        is_decoder = self.objective.name == "causal"
+        return "modern_decoder" if is_decoder and self.model.preset == "modern" else self.model.preset
 
     @property
     def tokenizer_kind(self) -> Literal["wordpiece", "bytelevel_bpe", "unigram"]:

@@ -69,6 +69,14 @@ def test_a_keyword_that_resembles_no_field_is_kept_as_an_attribute():
             {"position_embedding": "sinusoidal", "hidden_size": 9, "num_attention_heads": 3},
             r"hidden_size \(9\) must be even for sinusoidal positions",
         ),
+        (
+            {"first_attention_norm": False},
+            r"first_attention_norm \(False\) must be True with embedding_norm \(False\) and norm_placement \(pre\)",
+        ),
+        (
+            {"first_attention_norm": False, "embedding_norm": True, "norm_placement": "post"},
+            r"first_attention_norm \(False\) must be True with embedding_norm \(True\) and norm_placement \(post\)",
+        ),
     ],
 )
 def test_contradicting_fields_are_refused_in_one_line(fields, message):
@@ -90,7 +98,7 @@ def test_initial_weights_are_smaller_in_wider_models_and_as_published_in_the_cla
     assert MiniLMConfig(initializer_range=0.1).initializer_range == 0.1
 
 
-@pytest.mark.parametrize("preset", ["modern", "bert", "gpt2"])
+@pytest.mark.parametrize("preset", configuration_minilm.PRESETS)
 @pytest.mark.parametrize("size", configuration_minilm.SIZES)
 def test_a_configuration_comes_back_equal_from_its_file(tmp_path, preset, size):
     config = MiniLMConfig.preset(preset, size, vocab_size=101)
@@ -115,6 +123,12 @@ def test_the_plans_for_several_processes_name_only_what_is_there_and_no_attentio
     assert "layers.*.attention.query" in whole
     assert whole - set(plans["plain", "rope"]) == {"layers.*.feed_forward.gate"}
     assert whole - set(plans["gated", "alibi"]) == {name for name in whole if "attention" in name}
+
+
+def test_the_plain_defaults_are_those_of_configurations_saved_before_the_presets_changed():
+    config = MiniLMConfig()
+    kept = (config.norm, config.hidden_act, config.embedding_norm, config.first_attention_norm, config.type_vocab_size)
+    assert kept == ("layer_norm", "gelu", False, True, 2)
 
 
 def test_overrides_win_over_the_preset_and_the_size():

@@ -21,7 +21,9 @@ BERT = {
     "position_embedding": "learned",
 }
 ARCHITECTURES = {
-    "modern": {},
+    "defaults": {},
+    "modern": {"embedding_norm": True, "first_attention_norm": False, "type_vocab_size": 0},
+    "modern decoder": {"norm": "rms_norm", "hidden_act": "silu", "type_vocab_size": 0},
     "bert": BERT,
     "gpt2": {**BERT, "norm_placement": "pre", "embedding_norm": False, "type_vocab_size": 0, "hidden_act": "gelu_new"},
     "tied": {"tie_word_embeddings": True},
@@ -406,7 +408,7 @@ def test_transformers_knows_that_the_model_writes():
 
 def test_a_model_of_the_size_mini_writes_what_transformers_loop_writes():
     torch.manual_seed(0)
-    config = MiniLMConfig.preset("modern", "mini", vocab_size=997, is_causal=True, tie_word_embeddings=False)
+    config = MiniLMConfig.preset("modern_decoder", "mini", vocab_size=997, tie_word_embeddings=False)
     model = MiniLMForCausalLM(config).eval()
     prompts = torch.randint(3, 997, (5, 8))
     assert_both_ways_write_the_same(model, inputs=prompts, max_new_tokens=60)

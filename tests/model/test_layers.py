@@ -41,6 +41,17 @@ def test_post_norm_layers_give_normalised_outputs_and_pre_norm_layers_keep_the_r
     assert torch.equal(layer(features), features)
 
 
+def test_only_the_first_layer_goes_without_a_norm_before_attention(make_model, draw_tokens):
+    model = make_model(MiniLMModel, embedding_norm=True, first_attention_norm=False)
+    assert [type(layer.attention_norm) for layer in model.layers] == [nn.Identity, nn.LayerNorm]
+    assert "layers.0.attention_norm.weight" not in model.state_dict()
+    same = make_model(MiniLMModel, embedding_norm=True)
+    same.load_state_dict(model.state_dict(), strict=False)
+    same.layers[0].attention_norm = nn.Identity()
+    tokens = draw_tokens(2, 5)
+    assert torch.equal(model(tokens).last_hidden_state, same(tokens).last_hidden_state)
+
+
 def test_projections_into_the_residual_start_smaller_by_the_root_of_twice_the_layers(make_model):
     sizes = {"hidden_size": 120, "intermediate_size": 200, "num_hidden_layers": 8}
     model = make_model(MiniLMModel, **sizes)

@@ -60,7 +60,7 @@ def test_compiled_layers_give_the_same_loss_and_gradients_under_the_same_names()
     results = []
     for compiled in (False, True):
         torch.manual_seed(0)
-        model = MiniLMForCausalLM(MiniLMConfig.preset("modern", "tiny", vocab_size=97)).train()
+        model = MiniLMForCausalLM(MiniLMConfig.preset("modern_decoder", "tiny", vocab_size=97)).train()
         names = list(model.state_dict())
         if compiled:
             compile_layers(model)

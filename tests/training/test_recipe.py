@@ -328,3 +328,19 @@ def test_every_example_recipe_is_valid_and_says_nothing_that_is_a_default(path: 
 def test_the_example_recipes_are_there() -> None:
     names = {"world", "causal", "translate", "text_encoder", "text_decoder"}
     assert {path.stem for path in EXAMPLES.glob("*.yaml")} >= names
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ([], "modern"),
+        (["objective.next_sentence=false"], "modern"),
+        (["objective.name=causal"], "modern_decoder"),
+        (["objective.name=causal", "model.preset=gpt2"], "gpt2"),
+        (["objective.name=denoising"], "modern"),
+    ],
+)
+def test_the_modern_architecture_of_a_decoder_is_another_than_that_of_an_encoder(
+    overrides: list[str], expected: str
+) -> None:
+    assert load_recipe(None, overrides).preset == expected
