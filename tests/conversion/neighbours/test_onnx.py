@@ -6,7 +6,11 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
 pytest.importorskip("onnxscript", reason="onnxscript, which writes ONNX graphs, is not installed")
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    # torch's exporter to ONNX asks torch itself by a name that this version still has.
+    pytest.mark.filterwarnings("ignore:`isinstance\\(treespec, LeafSpec\\)` is deprecated:FutureWarning"),
+]
 
 
 @pytest.mark.parametrize("architecture", ["bert", "modernbert", "gpt2", "llama"])
