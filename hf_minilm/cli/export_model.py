@@ -10,7 +10,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the subcommand's arguments."""
     parser.add_argument("model", help="folder or Hub name of one of our models")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to save it in, new or empty")
-    parser.add_argument("--to", required=True, metavar="ARCHITECTURE", help="what to make of it: bert")
+    parser.add_argument("--to", required=True, metavar="ARCHITECTURE", help="what to make of it, such as bert or llama")
     parser.add_argument("--revision", help="branch, tag or commit of a Hub name")
 
 

@@ -1,5 +1,9 @@
 """BERT (Devlin et al. 2019, arXiv:1810.04805)."""
 
+from typing import Any
+
+from transformers import PreTrainedConfig
+
 from .architecture import Architecture, Head
 from .tensors import Copies, Names
 
@@ -60,7 +64,17 @@ _PREDICTION_NAMES = (
 )
 _ORDER_NAMES = (Names("pooler.dense", "bert.pooler.dense"), Names("next_sentence", "cls.seq_relationship"))
 
-BERT = Architecture(
+
+class BertFamily(Architecture):
+    """BERT always has a segment."""
+
+    def native_fields(self, ours: PreTrainedConfig) -> dict[str, Any]:
+        """Give it one at least."""
+        fields = super().native_fields(ours)
+        return {**fields, "type_vocab_size": max(fields["type_vocab_size"], 1)}
+
+
+BERT = BertFamily(
     name="bert",
     config="BertConfig",
     same=SAME_FIELDS,

@@ -1,9 +1,6 @@
 """Native models into ours and back: refused before any work if it cannot be exact, and proved at the end."""
 
 import copy
-import json
-import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +8,6 @@ from typing import Any, cast
 
 import torch
 import transformers
-from safetensors import safe_open
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 import hf_minilm
@@ -19,11 +15,10 @@ import hf_minilm
 from .architecture import Architecture, Head
 from .obstacles import TRAINING_FIELDS, export_obstacles, import_obstacles, only_training, refuse
 from .opening import open_config, open_native, open_tokenizer, open_weights
-from .proof import SENTENCES, Proof, in_float32, prove
+from .proof import Proof, in_float32, prove
 from .registry import ARCHITECTURES, architecture_named
-from .tensors import built_empty, make_own, own_names, refuse_tensors, translate
+from .tensors import built_empty, make_own, own_names, refuse_tensors, translate, untie
 
-RECORD_FILE = "conversion.json"
 OUR_MODEL_TYPES = ("hf_minilm", "hf_minilm_seq2seq")
 
 
@@ -181,19 +176,21 @@ def _as_class(
 
     Args:
         model: Any model; its weights are shared.
-        model_class: The same class, or another of its family.
+        model_class: Its class, or another one of its family.
         prefix: What stands before the body's names in that class.
         **arguments: What the class is built with.
     """
-    if type(model) is model_class and not arguments:
-        return model, []
-    part = built_empty(model_class, model.config, **arguments)
+    # Built anew even if it is that class: casting a whole model has rounded the angles of its rotary positions too.
+    part = built_empty(model_class, copy.deepcopy(model.config), **arguments)
     own = "" if model.base_model is model else f"{model.base_model_prefix}."
+    held, tied = model.state_dict(), model.all_tied_weights_keys
     tensors = {
         f"{prefix}{name.removeprefix(own)}" if name.startswith(own) else name: tensor
-        for name, tensor in model.state_dict().items()
-        if name not in model.all_tied_weights_keys
+        for name, tensor in held.items()
+        if name not in tied or tensor.data_ptr() != held[tied[name]].data_ptr()
     }
+    for name in part.all_tied_weights_keys.keys() & tensors.keys():
+        untie(part, name)
     wanted = own_names(part)
     refuse_tensors(missing=sorted(wanted - tensors.keys()))
     part.load_state_dict({name: tensors[name] for name in wanted}, strict=False, assign=True)
@@ -212,15 +209,10 @@ def _fill_and_prove(
 ) -> Proof:
     """Fill the empty one of two models from the other, prove it in float32, and leave both in the dtype it was in."""
     source, target = (native, ours) if to_ours else (ours, native)
-    was_training = source.training
     pairs = architecture.pairs(ours, native, head=head)
-    source.eval()
-    try:
-        with in_float32(source):
-            translate(source, target, pairs, to_ours=to_ours, config=ours.config)
-            proof = prove(native, ours, tokenizer, architecture=architecture, head=head)
-    finally:
-        source.train(was_training)
+    with in_float32(source):
+        translate(source, target, pairs, to_ours=to_ours, config=ours.config)
+        proof = prove(native, ours, tokenizer, architecture=architecture, head=head)
     if any(parameter.dtype != torch.float32 for parameter in source.parameters()):
         translate(source, target, pairs, to_ours=to_ours, config=ours.config)
     target.config.dtype = source.dtype
@@ -231,80 +223,3 @@ def _fill_and_prove(
 
 def _dropped_tensors(names: list[str], target: str) -> list[str]:
     return [f"{', '.join(names)}, for which {target} has no place"] if names else []
-
-
-def refuse_used_folder(folder: Path) -> None:
-    """Refuse to write over anything, before any work.
-
-    Raises:
-        ValueError: If the folder is a file or holds files.
-    """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"folder ({folder}) must be new or empty; choose another one.")
-
-
-def save(converted: Converted, folder: Path) -> None:
-    """Save a model, its tokenizer and `conversion.json`: all of it, read again and found equal, or nothing.
-
-    Raises:
-        ValueError: If the folder holds files, or what was read again differs.
-        OSError: If it cannot be written.
-    """
-    refuse_used_folder(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    writing = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        converted.model.save_pretrained(writing)
-        record = converted.to_json()
-        _check_saved_weights(converted, writing)
-        if converted.tokenizer is not None:
-            converted.tokenizer.save_pretrained(writing)
-            record["proof"]["texts_with_equal_token_ids"] = _check_saved_tokenizer(converted.tokenizer, writing)
-        (writing / RECORD_FILE).write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
-        writing.chmod(0o755)
-        writing.replace(folder)
-    finally:
-        shutil.rmtree(writing, ignore_errors=True)
-
-
-def _check_saved_weights(converted: Converted, folder: Path) -> None:
-    """Open what was saved, and compare it with what was to be saved, tensor by tensor, bit by bit."""
-    model = converted.model
-    arguments = {} if model.config.model_type in OUR_MODEL_TYPES else converted.head.arguments
-    reopened, missing, extra = open_weights(str(folder), type(model), **arguments)
-    held = {name: tensor for name, tensor in model.state_dict().items() if name in own_names(model)}
-    saved = {name: path for path in folder.glob("*.safetensors") for name in _names_in(path)}
-    computed = model._keys_to_ignore_on_save or ()  # whatever opens the file computes them
-    unequal = [
-        name
-        for name, tensor in held.items()
-        if name not in computed and (name not in saved or not _is_saved(tensor, name, saved[name]))
-    ]
-    if missing or extra or unequal or own_names(reopened) != held.keys():
-        names = ", ".join([*missing, *extra, *unequal])
-        raise ValueError(f"saved weights ({folder}) must be those that were saved, and differ in {names}; try again.")
-
-
-def _names_in(path: Path) -> list[str]:
-    with safe_open(path, framework="pt") as file:
-        return list(file.keys())
-
-
-def _is_saved(tensor: torch.Tensor, name: str, path: Path) -> bool:
-    """Compare bit for bit, so that a NaN equals itself; the file is let go each time, or all of it were in memory."""
-    with safe_open(path, framework="pt") as file:
-        other = file.get_tensor(name)
-    if tensor.dtype != other.dtype or tensor.shape != other.shape:
-        return False
-    return torch.equal(tensor.cpu().contiguous().view(torch.uint8), other.view(torch.uint8))
-
-
-def _check_saved_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> int:
-    reopened = open_tokenizer(str(folder))
-    ids = [None if reopened is None else reopened(text)["input_ids"] for text in SENTENCES]
-    if ids != [tokenizer(text)["input_ids"] for text in SENTENCES]:
-        raise ValueError("tokenizer must give the same ids when it is opened again, and does not.")
-    return len(ids)
-
-
-__all__ = ["Converted", "from_native", "refuse_used_folder", "save", "to_native"]

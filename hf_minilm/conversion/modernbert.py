@@ -55,6 +55,16 @@ class ModernBertEncoder(ModernBertFamily):
         return {**super().native_fields(ours), "classifier_pooling": pooling}
 
 
+class ModernBertDecoder(ModernBertFamily):
+    """What a table cannot say of the decoder alone: it always has a padding token and one that begins a text."""
+
+    def native_fields(self, ours: Any) -> dict[str, Any]:
+        """Give it the first token where there is none."""
+        fields = super().native_fields(ours)
+        needed = ("pad_token_id", "bos_token_id", "cls_token_id", "sep_token_id")
+        return fields | {name: 0 for name in needed if fields[name] is None}
+
+
 def _whole_heads(angles: dict[str, Any]) -> dict[str, Any]:
     """Leave out a share of the head that is turned: ModernBERT turns all of it, whatever is written there."""
     return {name: value for name, value in angles.items() if name != "partial_rotary_factor"}
@@ -163,7 +173,7 @@ MODERNBERT = ModernBertEncoder(
         Head("MiniLMModel", "ModernBertModel", prefix=""),
     ),
 )
-MODERNBERT_DECODER = ModernBertFamily(
+MODERNBERT_DECODER = ModernBertDecoder(
     name="modernbert-decoder",
     config="ModernBertDecoderConfig",
     same=(*SAME_FIELDS, ("classifier_bias", "classifier_bias")),

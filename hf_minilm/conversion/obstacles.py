@@ -77,6 +77,19 @@ def expressible(config: PreTrainedConfig, head: str | None = None) -> dict[str, 
     return {name: export_obstacles(config, architecture, our_class) for name, architecture in ARCHITECTURES.items()}
 
 
+def expressible_line(config: PreTrainedConfig, head: str) -> str:
+    """Say the same in a line for a person: what it can become, or what the nearest architecture would ask for."""
+    found = expressible(config, head)
+    free = [name for name, obstacles in found.items() if not obstacles]
+    if free:
+        return f"native twins: {', '.join(free)} (hf-minilm export)"
+    near = {name: some for name, some in found.items() if all(o.name != "model_type" for o in some)}
+    if not near:
+        return "native twins: none"
+    name = min(near, key=lambda each: len(near[each]))
+    return f"native twins: none; for the nearest, {name}, {'; '.join(map(str, near[name]))}"
+
+
 def export_obstacles(config: PreTrainedConfig, architecture: Architecture, our_class: str) -> list[Obstacle]:
     """List what keeps a class of ours from becoming a native one."""
     if config.model_type != architecture.our_config_class.model_type:
@@ -87,6 +100,8 @@ def export_obstacles(config: PreTrainedConfig, architecture: Architecture, our_c
     except (ValueError, StrictDataclassError) as error:
         return [Obstacle("", None, _reason(error))]
     found = [obstacle for obstacle in _changed(config, back) if _matters(obstacle, config, back, head.ours)]
+    if not config.is_encoder_decoder and is_causal(config, our_class) != is_causal(back, head.ours):
+        found.insert(0, Obstacle("is_causal", is_causal(config, our_class), is_causal(back, head.ours)))
     return found + _unmet_needs(config, head)
 
 
@@ -135,19 +150,17 @@ def _changed(config: PreTrainedConfig, back: PreTrainedConfig) -> list[Obstacle]
 
 
 def _matters(obstacle: Obstacle, config: PreTrainedConfig, back: PreTrainedConfig, our_class: str) -> bool:
-    """Say whether a field that changes would change what the class computes."""
+    """Say whether a field that changes would change what a class computes; its direction is looked at elsewhere."""
     stack, _, name = obstacle.name.rpartition(".")
     if name in _UNREAD.get(stack, ()):
         return False
-    if name in TRAINING_FIELDS or our_class not in _READ_BY.get(name, (our_class,)):
+    if name in TRAINING_FIELDS or name == "is_causal" or our_class not in _READ_BY.get(name, (our_class,)):
         return False
     own, other = (get_field(each, stack) if stack else each for each in (config, back))
-    if name == "is_causal":
-        return is_causal(own, our_class) != is_causal(other, our_class)
     if name == "classifier_pooling":
         return pooling(own) != pooling(other)
     if name == "norm_bias":
-        return own.norm != "rms_norm"
+        return other.norm != "rms_norm"
     if name == "rope_parameters":
         return own.position_embedding == "rope"
     if name == "partial_rotary_factor":

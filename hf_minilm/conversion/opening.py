@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Any, cast
@@ -39,13 +40,17 @@ def open_config(name: str, *, revision: str | None = None) -> PreTrainedConfig:
         OSError: If there is none.
     """
     refuse_weights_elsewhere(Path(name))
+    rule = f"model ({name}) must be a folder with a model, or a Hub name that can be reached"
     if not Path(name).is_dir():
         try:
             validate_repo_id(name)
         except HFValidationError as error:
-            raise FileNotFoundError(f"model ({name}) must be a folder that exists, or a Hub name.") from error
+            raise FileNotFoundError(f"{rule}; correct it.") from error
     with unreadable_is_one_line(name):
-        return AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+        try:
+            return AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+        except OSError as error:
+            raise FileNotFoundError(f"{rule} ({_reason(error)}).") from error
 
 
 def open_weights(
@@ -60,7 +65,7 @@ def open_weights(
         ValueError: If the file cannot be read.
         OSError: If there is none.
     """
-    with unreadable_is_one_line(name), _silent():
+    with unreadable_is_one_line(name), silent():
         model, loading = cast(Any, model_class).from_pretrained(
             name,
             revision=revision,
@@ -134,7 +139,7 @@ def open_tokenizer(name: str, *, revision: str | None = None) -> PreTrainedToken
     files = (cached_file(name, file, revision=revision, **_MAY_BE_MISSING) for file in _TOKENIZER_FILES)
     if not any(files):
         return None
-    with unreadable_is_one_line(name), _silent():
+    with unreadable_is_one_line(name), silent():
         return AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
 
 
@@ -150,19 +155,27 @@ def unreadable_is_one_line(name: str) -> Iterator[None]:
     except (OSError, ValueError, MemoryError):
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
-        raise ValueError(f"model ({name}) must be whole; save it again ({reason}).") from error
+        raise ValueError(f"model ({name}) must be whole; save it again ({_reason(error)}).") from error
+
+
+def _reason(error: Exception) -> str:
+    """Give another library's error in one line."""
+    return " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
 
 
 @contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """Let transformers say nothing of what is missing: it is said here, as an error."""
-    before = logging.get_verbosity()
+def silent() -> Iterator[None]:
+    """Let transformers say nothing of what is missing, as errors here do; show progress to people alone."""
+    before, has_progress = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
     try:
         yield
     finally:
         logging.set_verbosity(before)
+        if has_progress:
+            logging.enable_progress_bar()
 
 
 def refuse_weights_elsewhere(folder: Path) -> None:

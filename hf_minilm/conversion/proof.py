@@ -139,11 +139,16 @@ def _all_rows(
     if tokenizer is None:
         proof.notes.append("no tokenizer lies beside the model: no text was compared")
         return rows
-    texts = [tokenizer(text)["input_ids"][:longest] for text in SENTENCES]
+    texts = [row[:longest] for row in token_ids(tokenizer)]
     kept = [row for row in texts if row and max(row) < config.vocab_size]
     if len(kept) < len(texts):
         proof.notes.append(f"{len(texts) - len(kept)} sentences have tokens outside the vocabulary and were left out")
     return {**rows, "text": kept} if kept else rows
+
+
+def token_ids(tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """Read the sentences; how long a model's texts may be is of no interest here."""
+    return [list(tokenizer(text, verbose=False)["input_ids"]) for text in SENTENCES]
 
 
 def _batches(rows: list[list[int]], native: PreTrainedModel, head: Head) -> list[list[list[int]]]:
@@ -253,10 +258,12 @@ def _plain_generation(model: Any, number: int) -> Iterator[None]:
         bos_token_id=own.bos_token_id,
         decoder_start_token_id=own.decoder_start_token_id,
     )
+    model.decoding = "plain"  # the fast loop lays all weights out a second time, for texts longer than this
     try:
         yield
     finally:
         model.generation_config = own
+        del model.decoding
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from .t5 import T5
 
 ARCHITECTURES: dict[str, Architecture] = {
     architecture.name: architecture
-    for architecture in (BERT, ROBERTA, MODERNBERT, GPT2, LLAMA, MISTRAL, QWEN3, MODERNBERT_DECODER, T5, MARIAN)
+    for architecture in (BERT, ROBERTA, GPT2, LLAMA, MISTRAL, QWEN3, MODERNBERT, MODERNBERT_DECODER, T5, MARIAN)
 }
 """What a model can come from and become. A new one is a file that says what it is, and its name here."""
 

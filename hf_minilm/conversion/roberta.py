@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig
 
-from .architecture import Architecture, Head, Inputs
+from .architecture import Head, Inputs
 from .bert import (
     DERIVED,
     EMBEDDING_NAMES,
@@ -15,6 +15,7 @@ from .bert import (
     NATIVE_FIXED_FIELDS,
     SAME_FIELDS,
     TRAINING_FIELDS,
+    BertFamily,
 )
 from .tensors import Copies, Names, RowsFrom
 
@@ -24,7 +25,7 @@ def first_position(config: Any) -> int:
     return config.pad_token_id + 1
 
 
-class Roberta(Architecture):
+class Roberta(BertFamily):
     """RoBERTa counts positions from after the number of its padding token, and padding not at all."""
 
     def our_fields(self, native: PreTrainedConfig) -> dict[str, Any]:

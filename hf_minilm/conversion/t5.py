@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 
 from .architecture import Architecture, Head
-from .tensors import Names, Operation, Pair, Tensors, paired
+from .tensors import Names, Operation, Pair, Tensors, paired, untie
 
 _OLD_GELU = "gelu_new"
 """What `gated-gelu` means in T5's configuration: the tanh of Hendrycks and Gimpel 2016, not the error function."""
@@ -121,11 +120,7 @@ class T5Architecture(Architecture):
     def prepare(self, native: Any, ours: Any) -> None:
         """Give an untied projection a place of its own: T5's class ties it until it reads a file that has both."""
         if not ours.tie_word_embeddings and hasattr(native, "lm_head"):
-            native.lm_head.weight = nn.Parameter(torch.empty_like(native.lm_head.weight))
-            native._tied_weights_keys = {
-                name: source for name, source in native._tied_weights_keys.items() if name != "lm_head.weight"
-            }
-            del native.all_tied_weights_keys["lm_head.weight"]
+            untie(native, "lm_head.weight")
 
     def pairs(self, ours: PreTrainedModel, native: PreTrainedModel, *, head: Head) -> list[Pair]:
         """Add the feed-forward, whose names tell its kind."""

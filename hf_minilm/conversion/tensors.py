@@ -6,7 +6,7 @@ A table of `Names` is read in both directions. Most tensors only change their na
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -179,6 +179,13 @@ def own_names(model: PreTrainedModel) -> set[str]:
     return set(model.state_dict()) - set(model.all_tied_weights_keys)
 
 
+def untie(model: PreTrainedModel, name: str) -> None:
+    """Let a tensor that a class ties to another one be its own, as it becomes by opening a file that has both."""
+    keys = cast(dict[str, str], model._tied_weights_keys)
+    model._tied_weights_keys = {target: source for target, source in keys.items() if target != name}
+    del model.all_tied_weights_keys[name]
+
+
 def translate(
     source: PreTrainedModel, target: PreTrainedModel, pairs: Sequence[Pair], *, to_ours: bool, config: PreTrainedConfig
 ) -> None:
@@ -225,7 +232,8 @@ def refuse_tensors(*, missing: Sequence[str] = (), extra: Sequence[str] = ()) ->
 
 
 def _give(target: PreTrainedModel, tensors: Mapping[str, torch.Tensor]) -> None:
-    wanted = {name: tensor for name, tensor in target.state_dict().items() if name in own_names(target)}
+    empty = target.state_dict()
+    wanted = {name: empty[name] for name in own_names(target)}
     refuse_tensors(missing=sorted(wanted.keys() - tensors.keys()), extra=sorted(tensors.keys() - wanted.keys()))
     for name, tensor in tensors.items():
         if tensor.shape != wanted[name].shape:

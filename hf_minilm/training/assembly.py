@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
+from ..conversion import expressible_line
 from ..data.order import RowKey
 from ..data.sequences import IGNORED
 from ..data.tokenizer import token_bytes
@@ -190,6 +191,8 @@ def _announce(model: PreTrainedModel, data: Data, recipe: Recipe, where: str) ->
         f"{type(model).__name__}, {model.num_parameters():,} parameters, vocabulary {len(data.tokenizer):,}; "
         f"{rows.num_rows:,} rows of {data.train.positions_per_row} an epoch, {rows.wasted_share:.1%} padding; "
         f"budget {recipe.training.budget}; {where}",
+        expressible_line(model.config, type(model).__name__),
+        sep="\n",
         file=sys.stderr,
         flush=True,
     )

@@ -1,5 +1,7 @@
 """Equality with transformers' own BERT and GPT-2, whose random weights are copied into ours."""
 
+import copy
+
 import pytest
 import torch
 from transformers import (
@@ -11,47 +13,11 @@ from transformers import (
 )
 
 from hf_minilm import MiniLMConfig, MiniLMForCausalLM, MiniLMForMaskedLM, MiniLMForPreTraining
+from hf_minilm.conversion import ARCHITECTURES
+from hf_minilm.conversion.tensors import translate
 
-BERT_NAMES = {
-    "bert.embeddings.word_embeddings": "model.embeddings.tokens",
-    "bert.embeddings.position_embeddings": "model.positions.table",
-    "bert.embeddings.token_type_embeddings": "model.embeddings.token_types",
-    "bert.embeddings.LayerNorm": "model.embeddings.norm",
-    "bert.encoder.layer.": "model.layers.",
-    "attention.self.": "attention.",
-    "attention.output.dense": "attention.output",
-    "attention.output.LayerNorm": "attention_norm",
-    "intermediate.dense": "feed_forward.up",
-    ".output.dense": ".feed_forward.down",
-    ".output.LayerNorm": ".feed_forward_norm",
-    "bert.pooler": "pooler",
-    "cls.predictions.transform.dense": "transform.dense",
-    "cls.predictions.transform.LayerNorm": "transform.norm",
-    "cls.predictions.decoder": "lm_head",
-    "cls.predictions.bias": "lm_head.bias",
-    "cls.seq_relationship": "next_sentence",
-}
-"""Pieces of BERT's names and ours, replaced in this order."""
-
-GPT2_NAMES = {
-    "transformer.wte": "model.embeddings.tokens",
-    "transformer.wpe": "model.positions.table",
-    "transformer.h.": "model.layers.",
-    "ln_1": "attention_norm",
-    "ln_2": "feed_forward_norm",
-    "attn.c_proj": "attention.output",
-    "mlp.c_fc": "feed_forward.up",
-    "mlp.c_proj": "feed_forward.down",
-    "transformer.ln_f": "model.norm",
-}
 PAIRS = [(BertForMaskedLM, MiniLMForMaskedLM), (BertForPreTraining, MiniLMForPreTraining)]
 SIZES = {"vocab_size": 67, "hidden_size": 36, "num_hidden_layers": 3, "num_attention_heads": 3}
-
-
-def renamed(name: str, names: dict[str, str]) -> str:
-    for theirs, ours in names.items():
-        name = name.replace(theirs, ours)
-    return name
 
 
 def randomise(model: torch.nn.Module) -> None:
@@ -63,18 +29,19 @@ def randomise(model: torch.nn.Module) -> None:
 
 
 def bert_pair(bert_class: type, our_class: type, *, attention: str) -> tuple[torch.nn.Module, torch.nn.Module]:
-    bert = bert_class(
-        BertConfig(**SIZES, intermediate_size=53, max_position_embeddings=29, attn_implementation=attention)
-    ).eval()
+    sizes = {**SIZES, "intermediate_size": 53, "max_position_embeddings": 29, "attn_implementation": attention}
+    bert = bert_class(BertConfig(**sizes)).eval()
     randomise(bert)
-    config = MiniLMConfig.preset(
-        "bert", "tiny", **SIZES, intermediate_size=53, max_position_embeddings=29, attn_implementation=attention
-    )
-    ours = our_class(config).eval()
-    ours.load_state_dict(
-        {renamed(name, BERT_NAMES): weight for name, weight in bert.state_dict().items() if "position_ids" not in name}
-    )
+    ours = our_class(MiniLMConfig.preset("bert", "tiny", **sizes)).eval()
+    give(ours, bert, "bert")
     return bert, ours
+
+
+def give(ours: torch.nn.Module, native: torch.nn.Module, architecture: str) -> None:
+    """Give a model of ours a native one's weights."""
+    described = ARCHITECTURES[architecture]
+    pairs = described.pairs(ours, native, head=described.head_of_native(type(native).__name__))
+    translate(native, ours, pairs, to_ours=True, config=ours.config)
 
 
 def bert_inputs() -> dict[str, torch.Tensor]:
@@ -111,24 +78,17 @@ def test_loss_and_every_gradient_equal_those_of_bert(bert_class, our_class):
     torch.testing.assert_close(mine, theirs)
     theirs.backward()
     mine.backward()
-    gradients = {renamed(name, BERT_NAMES): parameter.grad for name, parameter in bert.named_parameters()}
+    assert_gradients_are_those_of(bert, ours, "bert")
+
+
+def assert_gradients_are_those_of(native: torch.nn.Module, ours: torch.nn.Module, architecture: str) -> None:
+    """Compare all gradients, which change their names and their shapes as the weights do."""
+    gradients = copy.deepcopy(ours)
+    for parameter in native.parameters():
+        parameter.data = parameter.grad
+    give(gradients, native, architecture)
     for name, parameter in ours.named_parameters():
-        torch.testing.assert_close(parameter.grad, gradients[name], atol=1e-5, rtol=1e-4)
-
-
-def gpt2_weights(gpt2: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Rename GPT-2's weights; its projections are stored transposed, and query, key and value as one."""
-    weights = {}
-    for name, weight in gpt2.state_dict().items():
-        ours = renamed(name, GPT2_NAMES)
-        if weight.dim() == 2 and (".attn." in name or ".mlp." in name):
-            weight = weight.T
-        if ".attn.c_attn" in name:
-            for part, piece in zip(("query", "key", "value"), weight.chunk(3), strict=True):
-                weights[ours.replace("attn.c_attn", f"attention.{part}")] = piece
-        else:
-            weights[ours] = weight
-    return weights
+        torch.testing.assert_close(parameter.grad, gradients.get_parameter(name).data, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
@@ -157,13 +117,11 @@ def test_the_gpt2_preset_with_gpt2s_weights_is_gpt2(attention):
         pad_token_id=None,
     )
     ours = MiniLMForCausalLM(config).eval()
-    ours.load_state_dict(gpt2_weights(gpt2))
+    give(ours, gpt2, "gpt2")
     input_ids = torch.randint(0, 67, (3, 13), generator=torch.Generator().manual_seed(2))
     theirs, mine = gpt2(input_ids, labels=input_ids), ours(input_ids, labels=input_ids)
     torch.testing.assert_close(mine.logits, theirs.logits, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(mine.loss, theirs.loss)
     theirs.loss.backward()
     mine.loss.backward()
-    torch.testing.assert_close(
-        ours.model.embeddings.tokens.weight.grad, gpt2.transformer.wte.weight.grad, atol=1e-5, rtol=1e-4
-    )
+    assert_gradients_are_those_of(gpt2, ours, "gpt2")

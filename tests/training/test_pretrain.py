@@ -106,6 +106,7 @@ def test_a_killed_run_goes_on_to_the_bits_of_an_uninterrupted_one(whole: Path, r
     resumed = run(command(folder), cache)
     assert resumed.returncode == 0, resumed.stderr[-2000:]
     assert "resuming after step" in resumed.stderr
+    assert resumed.stderr.count("native twins: ") == 1
     assert weights(folder) == weights(whole)
     assert losses(folder) == losses(whole)
 
@@ -141,6 +142,7 @@ def test_two_processes_give_the_losses_of_one(runs: Path, cache: Path) -> None:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     launched = run([*launcher, *command(two, module=True, **still, training__processes="2")], cache)
     assert launched.returncode == 0, launched.stderr[-3000:]
+    assert launched.stderr.count("native twins: ") == 1  # of two processes, one says it
     assert losses(two) == pytest.approx(losses(one), rel=1e-5)
     first, second = (load_file(folder / "model" / "model.safetensors") for folder in (one, two))
     for name, tensor in first.items():
