@@ -4,8 +4,6 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
-onnxruntime = pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
-pytest.importorskip("onnxscript", reason="onnxscript, which writes ONNX graphs, is not installed")
 pytestmark = [
     pytest.mark.slow,
     # torch's exporter to ONNX asks torch itself by a name that this version still has.
@@ -17,6 +15,8 @@ pytestmark = [
 def test_onnx_runtime_computes_our_logits_also_of_shapes_that_the_export_did_not_see(
     twin, texts, tmp_path, architecture
 ):
+    onnxruntime = pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
+    pytest.importorskip("onnxscript", reason="onnxscript, which writes ONNX graphs, is not installed")
     from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
 
     model = twin(architecture)

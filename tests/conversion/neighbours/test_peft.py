@@ -4,7 +4,6 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
-peft = pytest.importorskip("peft", reason="PEFT is not installed")
 pytestmark = [
     pytest.mark.slow,
     # PEFT asks transformers by a name that this version still has, and mends its own setting for GPT-2's projections.
@@ -15,6 +14,7 @@ pytestmark = [
 
 @pytest.mark.parametrize("architecture", ["bert", "gpt2", "llama"])
 def test_lora_with_the_default_targets_trains_an_exported_model_and_leaves_its_weights_alone(twin, texts, architecture):
+    peft = pytest.importorskip("peft", reason="PEFT is not installed")
     model = twin(architecture)
     auto_class = AutoModelForMaskedLM if architecture == "bert" else AutoModelForCausalLM
     native = auto_class.from_pretrained(model.folder)
