@@ -143,6 +143,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "hidden_act": "silu",
         "prediction_transform": False,
         "classifier_transform": False,
+        "classifier_bias": False,
         "is_causal": True,
     },
 }

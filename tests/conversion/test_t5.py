@@ -70,6 +70,9 @@ def test_a_saved_t5_opens_as_ours_and_a_saved_twin_as_t5(kind, build, tmp_path):
     t5.save_pretrained(tmp_path / "t5")
     converted = from_native(tmp_path / "t5")
     assert converted.model.config.tie_word_embeddings is (kind == "1.0")
+    opened = from_native(T5ForConditionalGeneration.from_pretrained(tmp_path / "t5"))
+    assert opened.dropped == []
+    assert_same_bits(converted.model, opened.model)
     save(to_native(converted.model, "t5"), tmp_path / "twin")
     assert_same_bits(t5, T5ForConditionalGeneration.from_pretrained(tmp_path / "twin"))
 
