@@ -58,10 +58,9 @@ class Proof:
 
     @property
     def holds(self) -> bool:
-        """Whether all differences are those of rounding, and all greedy tokens are equal."""
-        return all(share <= TOLERANCE for share in self.shares.values()) and (
-            self.greedy_equal == self.greedy_tokens * self.prompts
-        )
+        """Whether something was compared, all differences are those of rounding, and all greedy tokens are equal."""
+        is_close = all(share <= TOLERANCE for share in self.shares.values())  # false of a NaN
+        return bool(self.shares) and is_close and self.greedy_equal == self.greedy_tokens * self.prompts
 
     def to_json(self) -> dict[str, Any]:
         """Give what `conversion.json` says of it."""
