@@ -35,7 +35,7 @@ BASE_SIZES: dict[str, dict[str, Any]] = {
     "llama": DECODER,
     "mistral": DECODER,
     "qwen3": DECODER,
-    "t5": {"d_model": 768, "d_ff": 3072, "num_layers": 12, "num_heads": 12},
+    "t5": {"d_model": 768, "d_ff": 3072, "num_layers": 12, "num_heads": 12, "decoder_start_token_id": 0},
     "marian": {
         "d_model": 512,
         "encoder_layers": 6,
