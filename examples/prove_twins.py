@@ -35,7 +35,7 @@ BASE_SIZES: dict[str, dict[str, Any]] = {
     "llama": DECODER,
     "mistral": DECODER,
     "qwen3": DECODER,
-    "t5": {"d_model": 768, "d_ff": 3072, "num_layers": 12, "num_heads": 12},
+    "t5": {"d_model": 768, "d_ff": 3072, "num_layers": 12, "num_heads": 12, "decoder_start_token_id": 0},
     "marian": {
         "d_model": 512,
         "encoder_layers": 6,
@@ -49,7 +49,7 @@ BASE_SIZES: dict[str, dict[str, Any]] = {
 }
 """Where the configuration's own defaults are another size: those of SmolLM2-135M, T5-base and OPUS-MT."""
 
-COLUMNS = ("Model", "Heads", "Direction", "Parameters", "Largest logit difference", "Largest logit", "Greedy tokens")
+COLUMNS = ("Model", "Heads", "Direction", "Parameters", "Largest logit difference", "of the largest", "Greedy tokens")
 
 
 @dataclass
@@ -62,7 +62,7 @@ class Row:
         heads: The native classes.
         parameters: Of the largest class.
         difference: Largest difference of any logit, or of a hidden state where no class has logits.
-        largest: The largest value of that output.
+        share: The largest difference as a share of the largest value of the same output.
         of_hidden_states: Whether it is of hidden states.
         greedy: Tokens that were equal, and tokens that were written.
     """
@@ -71,8 +71,8 @@ class Row:
     direction: str
     heads: list[str] = field(default_factory=list)
     parameters: int = 0
-    difference: float = -1.0
-    largest: float = 0.0
+    difference: float = 0.0
+    share: float = 0.0
     of_hidden_states: bool = True
     greedy: tuple[int, int] = (0, 0)
 
@@ -84,11 +84,10 @@ class Row:
         self.greedy = (self.greedy[0] + proof.greedy_equal, self.greedy[1] + proof.greedy_tokens * proof.prompts)
         logits = [name for name in proof.differences if name.endswith("logits")]
         if logits and self.of_hidden_states:
-            self.difference, self.of_hidden_states = -1.0, False
+            self.difference, self.share, self.of_hidden_states = 0.0, 0.0, False
         for name in logits or (proof.differences if self.of_hidden_states else ()):
-            if proof.differences[name] > self.difference:
-                self.difference, share = proof.differences[name], proof.shares[name]
-                self.largest = self.difference / share if share else 0.0
+            self.difference = max(self.difference, proof.differences[name])
+            self.share = max(self.share, proof.shares[name])
 
     def __str__(self) -> str:
         """Write it as Markdown."""
@@ -97,7 +96,7 @@ class Row:
         greedy = f"{equal} of {written} equal" if written else "-"
         return (
             f"| {self.model} | {', '.join(self.heads)} | {self.direction} | {self.parameters:,} "
-            f"| {self.difference:.1e}{kind} | {self.largest:.3g} | {greedy} |"
+            f"| {self.difference:.1e}{kind} | {self.share:.1e} | {greedy} |"
         )
 
 

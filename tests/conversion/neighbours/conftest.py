@@ -9,8 +9,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-import hf_minilm
-from hf_minilm import MiniLMConfig
+from hf_minilm import MiniLMConfig, MiniLMForCausalLM, MiniLMForMaskedLM
 from hf_minilm.conversion import save, to_native
 from hf_minilm.data.tokenizer import train_tokenizer
 from hf_minilm.data.world import World
@@ -23,20 +22,14 @@ TEXTS = (
 )
 SMALL = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 72}
 CHOICES: dict[str, dict[str, Any]] = {
-    "bert": {"preset": "bert"},
-    "gpt2": {"preset": "gpt2"},
-    "llama": {
-        "norm": "rms_norm",
-        "hidden_act": "silu",
-        "num_key_value_heads": 2,
-        "type_vocab_size": 0,
-        "prediction_transform": False,
-        "is_causal": True,
-    },
+    "bert": {"name": "bert"},
+    "modernbert": {"name": "modern"},
+    "gpt2": {"name": "gpt2"},
+    "llama": {"name": "modern_decoder", "num_key_value_heads": 2},
 }
-"""What differs from our defaults, or from a preset, in a model that an architecture can express."""
+"""The preset that an architecture can express, and what differs from it."""
 
-HEADS = {"bert": "MiniLMForMaskedLM", "gpt2": "MiniLMForCausalLM", "llama": "MiniLMForCausalLM"}
+DECODERS = ("gpt2", "llama")
 
 
 @dataclass(frozen=True)
@@ -67,22 +60,20 @@ def twin(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Twin]:
 
 
 def _export(architecture: str, folder: Path) -> Twin:
-    causal = HEADS[architecture] == "MiniLMForCausalLM"
-    tokenizer = train_tokenizer(
-        World().documents(300), kind="bytelevel_bpe" if causal else "wordpiece", vocab_size=500, max_length=64
-    )
-    choices = dict(CHOICES[architecture])
+    kind, our_class = ("wordpiece", MiniLMForMaskedLM)
+    if architecture in DECODERS:
+        kind, our_class = ("bytelevel_bpe", MiniLMForCausalLM)
+    tokenizer = train_tokenizer(World().documents(300), kind=kind, vocab_size=500, max_length=64)
     config = MiniLMConfig.preset(
-        choices.pop("preset", "modern"),
-        "tiny",
-        **{**SMALL, **choices},
+        size="tiny",
+        **{**SMALL, **CHOICES[architecture]},
         vocab_size=len(tokenizer),
         max_position_embeddings=64,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
-    ours = getattr(hf_minilm, HEADS[architecture])(config).eval()
+    ours = our_class(config).eval()
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in ours.parameters():

@@ -4,14 +4,13 @@ The file is written with the `gguf` library and not by llama.cpp's own script, w
 knows by name. llama.cpp gets token ids here, so what it makes of the texts does not matter.
 """
 
+import contextlib
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-gguf = pytest.importorskip("gguf", reason="gguf is not installed")
-llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
 pytestmark = pytest.mark.slow
 
 
@@ -23,6 +22,7 @@ def turned_in_pairs(weight: torch.Tensor, num_heads: int) -> torch.Tensor:
 
 def write_gguf(model: PreTrainedModel, path: Path) -> None:
     """Write a Llama as GGUF in float32, with a vocabulary that only counts its tokens."""
+    gguf = pytest.importorskip("gguf", reason="gguf is not installed")
     config = model.config
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_block_count(config.num_hidden_layers)
@@ -56,6 +56,7 @@ def write_gguf(model: PreTrainedModel, path: Path) -> None:
 
 
 def test_llama_cpp_writes_the_greedy_tokens_of_ours_and_has_its_logits(twin, texts, tmp_path):
+    llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
     model = twin("llama")
     write_gguf(AutoModelForCausalLM.from_pretrained(model.folder), tmp_path / "model.gguf")
     float32 = llama_cpp.GGML_TYPE_F32
@@ -63,19 +64,17 @@ def test_llama_cpp_writes_the_greedy_tokens_of_ours_and_has_its_logits(twin, tex
         str(tmp_path / "model.gguf"), n_ctx=64, logits_all=True, verbose=False, type_k=float32, type_v=float32
     )
     compared = 0
-    for text in texts:
-        tokens = model.tokenizer(text)["input_ids"]
-        llama.reset()
-        llama.eval(tokens)
-        with torch.no_grad():
+    with contextlib.closing(llama), torch.no_grad():
+        for text in texts:
+            tokens = model.tokenizer(text)["input_ids"]
+            llama.reset()
+            llama.eval(tokens)
             mine = model.ours(torch.tensor([tokens])).logits[0]
-        torch.testing.assert_close(torch.from_numpy(llama.scores[: len(tokens)]), mine, atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(torch.from_numpy(llama.scores[: len(tokens)]), mine, atol=1e-4, rtol=1e-4)
 
-        with torch.no_grad():
             written = model.ours.generate(torch.tensor([tokens]), max_length=64, do_sample=False)[0, len(tokens) :]
-        llama.reset()
-        writing = llama.generate(tokens, temp=0.0, repeat_penalty=1.0)
-        assert [token for _, token in zip(written, writing, strict=False)] == written.tolist()
-        compared += len(written)
+            llama.reset()
+            writing = llama.generate(tokens, temp=0.0, repeat_penalty=1.0)
+            assert [token for _, token in zip(written, writing, strict=False)] == written.tolist()
+            compared += len(written)
     assert compared > 100
-    llama.close()

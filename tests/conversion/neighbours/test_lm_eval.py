@@ -5,7 +5,6 @@ import json
 import pytest
 import torch
 
-lm_eval = pytest.importorskip("lm_eval", reason="lm-eval is not installed")
 pytestmark = pytest.mark.slow
 
 QUESTIONS = [
@@ -41,6 +40,7 @@ def log_likelihood(model, context: str, continuation: str) -> float:
 def test_lm_eval_gives_an_exported_decoder_the_log_likelihoods_and_the_accuracy_of_ours(
     twin, tmp_path, monkeypatch, architecture
 ):
+    lm_eval = pytest.importorskip("lm_eval", reason="lm-eval is not installed")
     from lm_eval.tasks import TaskManager
 
     model = twin(architecture)

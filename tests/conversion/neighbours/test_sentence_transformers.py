@@ -3,12 +3,14 @@
 import pytest
 import torch
 
-sentence_transformers = pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("architecture", ["bert"])
+@pytest.mark.parametrize("architecture", ["bert", "modernbert"])
 def test_sentence_vectors_of_an_exported_encoder_are_the_means_of_our_hidden_states(twin, texts, architecture):
+    sentence_transformers = pytest.importorskip(
+        "sentence_transformers", reason="sentence-transformers is not installed"
+    )
     model = twin(architecture)
     encoder = sentence_transformers.SentenceTransformer(str(model.folder), device="cpu", trust_remote_code=False)
     vectors = encoder.encode(list(texts), convert_to_tensor=True)
