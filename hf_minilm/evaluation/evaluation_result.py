@@ -67,7 +67,9 @@ class Figure:
         """Return the value and its interval for a person: shares as percentages."""
         if not math.isfinite(self.value):
             return "-"
-        bounds = "" if self.low is None or self.high is None else f" ({self._round(self.low)}-{self._round(self.high)})"
+        bounds = (
+            "" if self.low is None or self.high is None else f" ({self._round(self.low)} to {self._round(self.high)})"
+        )
         return f"{self._round(self.value)}{' %' if self.unit == 'share' else ''}{bounds}"
 
     def _round(self, number: float) -> str:

@@ -3,6 +3,7 @@
 Texts of about one length share a batch, the longest first. Shapes: B texts, T tokens, C classes.
 """
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -50,7 +51,7 @@ def evaluate_classification(
     numbers = {name: number for number, name in enumerate(_class_names(model))}
     right = np.array([_class_number(example.label, numbers) for example in examples])
     predicted = logits.argmax(-1)
-    return _class_figures(predicted, right, counted="texts", seed=seed)
+    return _class_figures(predicted, right, seed=seed)
 
 
 def evaluate_tagging(
@@ -84,8 +85,9 @@ def evaluate_tagging(
     return _class_figures(
         np.array([numbers[tag] for tags in predicted for tag in tags]),
         np.array([_class_number(tag, numbers) for tags in right for tag in tags]),
-        counted="words",
         seed=seed,
+        counted="words",
+        sentences=np.repeat(np.arange(len(right)), [len(tags) for tags in right]),
     )
 
 
@@ -171,33 +173,42 @@ def _first_tokens(word_ids: Sequence[int | None], num_words: int) -> list[int]:
 
 
 def _class_figures(
-    predicted: NDArray[np.int64], right: NDArray[np.int64], *, counted: str, seed: int
+    predicted: NDArray[np.int64],
+    right: NDArray[np.int64],
+    *,
+    seed: int,
+    counted: str = "texts",
+    sentences: NDArray[np.int64] | None = None,
 ) -> dict[str, Figure]:
+    """Score classes; in the bootstrap words are drawn by sentences, of which they have the numbers."""
     scores = ClassificationMetric().compute(predictions=predicted, references=right)
     classes = np.union1d(predicted, right)
     given, wanted = (numbers[:, None] == classes for numbers in (predicted, right))
     # Three sums a class: texts that are right, that were given it, and that have it.
     columns = np.concatenate([given & wanted, given, wanted], axis=1).astype(np.float64)
-    statistics: dict[str, Statistic] = {
-        "macro_f1": lambda sums: np.nanmean(_class_f1(sums), axis=1),
-        "weighted_f1": lambda sums: np.nansum(_class_f1(sums) * _thirds(sums)[2], axis=1) / len(right),
-        "matthews_correlation": _matthews,
+    if sentences is not None:
+        columns = np.stack([columns[sentences == number].sum(axis=0) for number in np.unique(sentences)])
+    statistics: dict[str, tuple[str, Statistic]] = {
+        "accuracy": ("share", lambda sums: _thirds(sums)[0].sum(axis=1) / _thirds(sums)[2].sum(axis=1)),
+        "macro_f1": ("share", lambda sums: np.nanmean(_class_f1(sums), axis=1)),
+        "weighted_f1": (
+            "share",
+            lambda sums: np.nansum(_class_f1(sums) * _thirds(sums)[2], axis=1) / _thirds(sums)[2].sum(axis=1),
+        ),
+        "matthews_correlation": ("correlation", _matthews),
     }
-    accuracy = share_of(int((predicted == right).sum()), len(right), counted=counted)
-    return {
-        "accuracy": accuracy,
-        **{
-            metric: _resampled(
-                scores[metric],
-                columns,
-                statistic,
-                counted=counted,
-                seed=seed,
-                unit="correlation" if metric == "matthews_correlation" else "share",
-            )
-            for metric, statistic in statistics.items()
-        },
+    resampled = counted if sentences is None else "sentences"
+    figures = {
+        metric: dataclasses.replace(
+            _resampled(scores[metric], columns, statistic, counted=resampled, seed=seed, unit=unit),
+            n=len(right),
+            counted=counted,
+        )
+        for metric, (unit, statistic) in statistics.items()
     }
+    if sentences is None:
+        figures["accuracy"] = share_of(int((predicted == right).sum()), len(right), counted=counted)
+    return figures
 
 
 def _thirds(sums: NDArray[np.float64]) -> list[NDArray[np.float64]]:

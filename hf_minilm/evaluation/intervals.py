@@ -67,6 +67,8 @@ def stratified_bootstrap_interval(groups: Sequence[Sequence[float]], *, seed: in
 
 
 def _percentiles(samples: NDArray[np.float64]) -> tuple[float, float]:
-    # A sample may lack what the figure divides by, as a class that none of its examples has.
+    # A sample may lack what the figure divides by, as a class that none of its examples has; or all of them may.
+    if np.isnan(samples).all():
+        return math.nan, math.nan
     low, high = np.nanpercentile(samples, _BOUNDS)
     return float(low), float(high)

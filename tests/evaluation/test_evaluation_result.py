@@ -52,7 +52,7 @@ def test_the_table_has_a_line_for_each_figure_and_note():
     lines = evaluation(accuracy=ACCURACY, perplexity=perplexity).to_text().splitlines()
     assert lines[0] == "mine: MiniLMForMaskedLM of 1,234 parameters (95 % intervals)"
     assert lines[2] == "pairs:zorro (1.2 s)"
-    assert lines[3].split() == ["accuracy", "50.0", "%", "(25.0-75.0)", "10", "pairs"]
+    assert lines[3].split() == ["accuracy", "50.0", "%", "(25.0", "to", "75.0)", "10", "pairs"]
     assert lines[4].split() == ["perplexity", "1,234.6", "7", "tokens"]
     assert lines[5].strip() == "masked scores"
 

@@ -87,7 +87,7 @@ def test_intervals_come_from_sums_that_give_scikit_learns_scores(monkeypatch, bu
     model = build(BertForSequenceClassification, is_ours=True, num_labels=4)
     examples = [LabelledText(text, None, place % 3) for place, text in enumerate(TEXTS)]
     figures = evaluate_classification(model, piece_tokenizer, examples, seed=0)
-    assert computed == pytest.approx([figure.value for figure in list(figures.values())[1:]])
+    assert computed == pytest.approx([figure.value for figure in figures.values()])
 
 
 def test_a_single_output_is_a_regression(monkeypatch, build, piece_tokenizer):
@@ -137,7 +137,27 @@ def test_tags_that_are_no_entities_are_classes_of_words(build, piece_tokenizer):
     sentences = [TaggedSentence(("key",), ("NOUN",)), TaggedSentence(("the", "dog"), ("VERB", "NOUN"))]
     figures = evaluate_tagging(model, piece_tokenizer, sentences, seed=0)
     assert set(figures) == {"accuracy", "macro_f1", "weighted_f1", "matthews_correlation"}
-    assert figures["accuracy"].n == 3
+    assert (figures["accuracy"].n, figures["accuracy"].counted) == (3, "words")
+
+
+def test_words_of_one_sentence_are_drawn_together(build, piece_tokenizer):
+    model = build(BertForTokenClassification, is_ours=True, id2label={0: "NOUN", 1: "VERB"})
+    best = logits_of(model, piece_tokenizer("the")).argmax(-1)[1]
+    right, wrong = ("NOUN", "VERB") if best == 0 else ("VERB", "NOUN")
+    sentences = [TaggedSentence(("the",) * number, (tag,) * number) for number, tag in [(1, right), (1, wrong)] * 9]
+    alone = evaluate_tagging(model, piece_tokenizer, sentences, seed=0)["accuracy"]
+    # The same words in two sentences are two things that may come out otherwise, and not eighteen.
+    few = [TaggedSentence(tuple(each.words * 9), tuple(each.tags * 9)) for each in sentences[:2]]
+    together = evaluate_tagging(model, piece_tokenizer, few, seed=0)["accuracy"]
+    assert alone.n == together.n == 18
+    assert together.interval == "bootstrap over sentences"
+    assert together.high - together.low > alone.high - alone.low > 0
+
+
+def test_what_never_differs_has_no_correlation_and_no_interval(build, piece_tokenizer):
+    model = build(BertForSequenceClassification, is_ours=True, num_labels=1)
+    figures = evaluate_classification(model, piece_tokenizer, [LabelledText("the", None, 1.0)] * 3, seed=0)
+    assert np.isnan([figures["pearson"].value, figures["pearson"].low]).all()
 
 
 def test_a_sentence_that_is_too_long_is_refused(build, piece_tokenizer):
