@@ -6,9 +6,16 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from . import bench, check, pretrain, resume_check
+from . import bench, card, check, pretrain, push, resume_check
 
-SUBCOMMANDS = {"pretrain": pretrain, "check": check, "bench": bench, "resume-check": resume_check}
+SUBCOMMANDS = {
+    "pretrain": pretrain,
+    "check": check,
+    "bench": bench,
+    "resume-check": resume_check,
+    "card": card,
+    "push": push,
+}
 
 _LONGEST_LINE = 2_000  # characters
 

@@ -20,7 +20,7 @@ from hf_minilm.training.schedule import Budget
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "recipes"
 PAIRS = ["objective.name=pairs", "data.corpus=builtin:pairs"]
-SECTIONS = ["model", "tokenizer", "data", "objective", "optimizer", "training", "evaluation", "output"]
+SECTIONS = ["model", "tokenizer", "data", "objective", "optimizer", "training", "evaluation", "output", "card"]
 
 
 def message(*overrides: str) -> str:
