@@ -47,7 +47,12 @@ def pipeline_tag(record: Record) -> str:
 
 
 def describe(
-    record: Record, *, statements: Statements | None = None, repo_id: str | None = None, native: Sequence[str] = ()
+    record: Record,
+    *,
+    statements: Statements | None = None,
+    repo_id: str | None = None,
+    revision: str | None = None,
+    native: Sequence[str] = (),
 ) -> Described:
     """Put together all that a card is written from.
 
@@ -55,6 +60,7 @@ def describe(
         record: The model.
         statements: What only a person can say; what is missing is taken from the recipe and from built-in corpora.
         repo_id: Where the model is, or will be, on the Hub; None writes `your-name` before its name.
+        revision: The branch that it has there; None: the main one.
         native: transformers' own architectures that the model can become without a change in what it computes.
     """
     said = statements or Statements()
@@ -65,7 +71,8 @@ def describe(
         languages = said.languages or known_languages(record.recipe)
         said = Statements(said.license, said.data_license or known_license(corpora), languages, said.base_model)
     place = repo_id or f"your-name/{record.name}"
-    return Described(record, said, place, pipeline_tag(record), corpora, measurements(record), tuple(native))
+    tag, measured = pipeline_tag(record), measurements(record)
+    return Described(record, said, place, tag, corpora, measured, revision=revision, native=tuple(native))
 
 
 def write_card(described: Described) -> ModelCard:

@@ -2,10 +2,11 @@
 
 import itertools
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from .corpora import describe_corpus, is_generated, language_names
 from .measurements import Measurement, escape
@@ -33,6 +34,7 @@ _SCHEMES = {
     "alibi": "ALiBi",
     "relative_bias": "relative position biases",
 }
+_PIPELINES = ("fill-mask", "text-generation", "token-classification", "text-classification")
 _BEGINNINGS = {"es": "El", "en": "The"}
 
 
@@ -47,6 +49,7 @@ class Described:
         pipeline_tag: The Hub's task.
         corpora: Names of the corpora as they may be published.
         measurements: What was measured.
+        revision: The model's branch there; None: the main one.
         native: transformers' own architectures that the model can become.
     """
 
@@ -56,6 +59,7 @@ class Described:
     pipeline_tag: str
     corpora: tuple[str, ...]
     measurements: tuple[Measurement, ...]
+    revision: str | None = None
     native: tuple[str, ...] = ()
 
 
@@ -65,7 +69,7 @@ def head(described: Described) -> Iterator[str]:
     yield f"# {described.repo_id.split('/')[-1]}"
     yield ""
     if record.step is not None:
-        yield f"> The state after step {record.step:,} of a training, not its end; `main` has the finished model."
+        yield f"> The state after step {record.step:,} of a training, not its end."
         yield from _loss_of_step(record)
         yield ""
     start = f"made from `{described.statements.base_model}`" if described.statements.base_model else ""
@@ -97,12 +101,11 @@ def parameters(record: Record) -> int:
     """Count the numbers in the saved weights; tied ones are saved once."""
     total = 0
     for path in sorted(record.model_folder.glob("model*.safetensors")):
-        with safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118 (not a mapping)
-                size = 1
-                for extent in file.get_slice(name).get_shape():
-                    size *= extent
-                total += size
+        try:
+            with safe_open(path, framework="pt") as file:
+                total += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+        except SafetensorError as error:
+            raise ValueError(f"weights ({path}) must be whole; save the model again ({error}).") from error
     return total
 
 
@@ -148,24 +151,16 @@ def example(described: Described) -> str:
 
 def _code(described: Described, option: str) -> Iterator[str]:
     place, text = json.dumps(described.repo_id), json.dumps(example(described), ensure_ascii=False)
-    revision = "" if described.record.step is None else f', revision="checkpoint-{described.record.step}"'
+    revision = "" if described.revision is None else f', revision="{described.revision}"'
     tag = described.pipeline_tag
     options = f"{place}{revision}{option}"
-    if tag in ("fill-mask", "text-generation", "token-classification"):
+    auto = _auto_class(described.record.class_name)
+    if tag in _PIPELINES and auto != "AutoModelForNextSentencePrediction":
         yield _import("pipeline")
         yield ""
         yield f'model = pipeline("{tag}", model={options})'
         yield f"print(model({text}{', max_new_tokens=40' if tag == 'text-generation' else ''}))"
         return
-    auto = {
-        "text2text-generation": "AutoModelForSeq2SeqLM",
-        "translation": "AutoModelForSeq2SeqLM",
-        "multiple-choice": "AutoModelForMultipleChoice",
-        "question-answering": "AutoModelForQuestionAnswering",
-        "feature-extraction": "AutoModel",
-    }.get(tag, "AutoModelForSequenceClassification")
-    if described.record.class_name.endswith("ForNextSentencePrediction"):
-        auto = "AutoModelForNextSentencePrediction"
     yield _import(f"{auto}, AutoTokenizer")
     yield ""
     yield f"tokenizer = AutoTokenizer.from_pretrained({place}{revision})"
@@ -182,6 +177,13 @@ def _import(names: str) -> str:
     return f"from transformers import {names}"
 
 
+def _auto_class(class_name: str) -> str:
+    head = class_name.partition("For")[2]
+    if head == "ConditionalGeneration":
+        return "AutoModelForSeq2SeqLM"
+    return f"AutoModelFor{head}" if head else "AutoModel"
+
+
 def training(described: Described) -> Iterator[str]:
     """Say on what, for what and for how long the model was trained."""
     record, statements = described.record, described.statements
@@ -190,7 +192,7 @@ def training(described: Described) -> Iterator[str]:
     yield "| | This model |"
     yield "|---|---|"
     for name, value in _training_facts(described):
-        yield f"| {name} | {value} |"
+        yield f"| {name} | {escape(value)} |"
     if statements.license is None:
         yield ""
         yield "No licence was stated: ask whoever published this model before you use it for more than reading."
@@ -259,6 +261,10 @@ def evaluation(described: Described) -> Iterator[str]:
         yield "|---|---|---|---|---|"
         for measured in group:
             yield measured.row()
+    command = (described.record.evaluation or {}).get("command")
+    if command:
+        yield ""
+        yield f"`evaluation.json` holds more figures of each suite; it was written by `{command}`."
 
 
 def architecture(described: Described) -> Iterator[str]:

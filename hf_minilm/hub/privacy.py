@@ -119,8 +119,13 @@ def _secret_patterns(machine_paths: tuple[Path, ...]) -> Iterator[tuple[str, re.
 
 
 def _whole_path(path: Path) -> re.Pattern[str]:
-    """Match a path, also as JSON writes one of Windows; the root folder is no secret."""
+    """Match a path, also as JSON writes one of Windows.
+
+    The root folder is no secret. A name at the root, as `/root`, may be a word of a vocabulary: it is matched where
+    the path goes on, and nowhere else.
+    """
     if len(path.parts) < 2:
         return re.compile(r"(?!)")
     forms = {str(path), json.dumps(str(path))[1:-1]}
-    return re.compile(rf"(?<![\w.-])(?:{'|'.join(map(re.escape, sorted(forms)))})(?![\w-])")
+    end = r"/\w" if len(path.parts) == 2 else r"(?![\w-])"
+    return re.compile(rf"(?<![\w.-])(?:{'|'.join(map(re.escape, sorted(forms)))}){end}")

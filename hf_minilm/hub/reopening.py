@@ -26,13 +26,11 @@ class Reopened:
     """What a process without the package made of a place.
 
     Attributes:
-        name: The folder or repository.
         heads: Through how many Auto classes it was opened.
         difference: The largest difference of an output from this process's.
         said: What the pipeline said.
     """
 
-    name: str
     heads: int
     difference: float
     said: str
@@ -54,29 +52,39 @@ def check_reopens(
     with tempfile.TemporaryDirectory(prefix="hf-minilm-reopen-") as folder:
         job = Path(folder) / "job.json"
         job.write_text(heads.job(list(places)), encoding="utf-8")
+        failure = _run([sys.executable, "-P", str(Path(heads.__file__)), str(job)], Path(folder), offline=offline)
+        if failure is not None:
+            names = ", ".join(place.name for place in places)
+            raise ValueError(
+                f"model ({names}) must open in a process without hf_minilm; save it with this version ({failure})."
+            )
+        said = json.loads((Path(folder) / "said.json").read_text(encoding="utf-8"))
+        found = [load_file(Path(folder) / f"outputs-{number}.safetensors") for number in range(len(places))]
+    return tuple(
+        Reopened(len({name.split("/")[0] for name in here}), _difference(place, here, there), text)
+        for place, here, there, text in zip(places, expected, found, said, strict=True)
+    )
+
+
+def _run(command: list[str], folder: Path, *, offline: bool) -> str | None:
+    """Run a command in a folder, and return the last line of what it has against it, or None."""
+    try:
         finished = subprocess.run(
-            [sys.executable, "-P", str(Path(heads.__file__)), str(job)],
+            command,
             cwd=folder,
-            env=_environment(Path(folder), offline=offline),
+            env=_environment(folder, offline=offline),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=_LONGEST,
             check=False,
         )
-        if finished.returncode != 0:
-            lines = finished.stderr.strip().splitlines() or [f"exit code {finished.returncode}"]
-            names = ", ".join(place.name for place in places)
-            raise ValueError(
-                f"model ({names}) must open in a process without hf_minilm; save it again with this version "
-                f"({lines[-1]})."
-            )
-        said = json.loads((Path(folder) / "said.json").read_text(encoding="utf-8"))
-        found = [load_file(Path(folder) / f"outputs-{number}.safetensors") for number in range(len(places))]
-    return tuple(
-        Reopened(place.name, len({name.split("/")[0] for name in here}), _difference(place, here, there), text)
-        for place, here, there, text in zip(places, expected, found, said, strict=True)
-    )
+    except subprocess.TimeoutExpired:
+        return f"it took longer than {_LONGEST} seconds"
+    if finished.returncode == 0:
+        return None
+    lines = finished.stderr.strip().splitlines()
+    return lines[-1] if lines else f"exit code {finished.returncode}"
 
 
 def _environment(folder: Path, *, offline: bool) -> dict[str, str]:

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from huggingface_hub import HfApi, ModelCard, constants, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalTokenNotFoundError
 
@@ -67,19 +68,15 @@ class Plan:
 
 @dataclass(frozen=True)
 class _Revision:
-    """A folder that goes to a branch, with what its heads compute here."""
+    """A folder that goes to a branch, a text to try its model on, and what its heads compute here."""
 
     branch: str
     folder: Path
-    described: Described
+    example: str
+    outputs: dict[str, torch.Tensor]
 
-    @property
-    def example(self) -> str:
-        return example(self.described)
-
-    @property
-    def place(self) -> Place:
-        return Place(str(self.folder.resolve()), runs_code=True, example=self.example)
+    def place(self, name: str, commit: str | None = None) -> Place:
+        return Place(name, commit, runs_code=True, example=self.example)
 
 
 def dry_run(plan: Plan, folder: Path) -> None:
@@ -94,7 +91,7 @@ def dry_run(plan: Plan, folder: Path) -> None:
         FileNotFoundError: If there is no such model.
     """
     revisions = _write(plan, folder)
-    _compare(revisions, [each.place for each in revisions], offline=True)
+    _compare_folders(revisions)
 
 
 def push(plan: Plan) -> str:
@@ -114,14 +111,11 @@ def push(plan: Plan) -> str:
         _check_destination(api, plan)
     with tempfile.TemporaryDirectory(prefix="hf-minilm-push-") as temporary:
         revisions = _write(plan, Path(temporary) / record.name)
-        _compare(revisions, [each.place for each in revisions], offline=True)
+        _compare_folders(revisions)
         with _one_line_errors(plan.repo_id):
             commits = _upload(api, plan, revisions)
-        places = [
-            Place(plan.repo_id, commit, runs_code=True, example=each.example)
-            for each, commit in zip(revisions, commits, strict=True)
-        ]
-        _compare(revisions, places, offline=False)
+        places = [each.place(plan.repo_id, commit) for each, commit in zip(revisions, commits, strict=True)]
+        _compare(revisions, places, where=plan.repo_id, offline=False)
     if plan.is_public:
         with _one_line_errors(plan.repo_id):
             api.update_repo_settings(plan.repo_id, private=False)
@@ -145,15 +139,28 @@ def _records(plan: Plan) -> Iterator[tuple[str, Record]]:
 def _write(plan: Plan, folder: Path) -> list[_Revision]:
     revisions = []
     for branch, record in _records(plan):
-        described = describe(record, statements=plan.statements, repo_id=plan.repo_id)
-        place = folder if branch == constants.DEFAULT_REVISION else folder.with_name(f"{folder.name}-{branch}")
+        is_main = branch == constants.DEFAULT_REVISION
+        revision = None if is_main else branch
+        described = describe(record, statements=plan.statements, repo_id=plan.repo_id, revision=revision)
+        place = folder if is_main else folder.with_name(f"{folder.name}-{branch}")
         left_out = write_folder(described, place)
         refuse_secrets(place, machine_paths=_machine_paths(record))
         ModelCard.load(place / CARD_FILE)
         _say(f"{branch}: {sum(1 for _ in place.iterdir())} files; left out: {', '.join(left_out) or 'nothing'}")
-        revisions.append(_Revision(branch, place, described))
-    _note_unsaid(revisions[0].described)
+        if is_main:
+            _note_unsaid(described)
+        revisions.append(_Revision(branch, place, example(described), _outputs_here(place)))
     return revisions
+
+
+def _outputs_here(folder: Path) -> dict[str, torch.Tensor]:
+    try:
+        return head_outputs(Place(str(folder)))
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # transformers, safetensors and torch each have classes of their own
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"model ({folder.name}) must be whole; save it again ({reason}).") from error
 
 
 def _machine_paths(record: Record) -> tuple[Path, ...]:
@@ -175,10 +182,14 @@ def _note_unsaid(described: Described) -> None:
         _say(f"the card leaves unsaid what {', '.join(options)} would say")
 
 
-def _compare(revisions: Sequence[_Revision], places: Sequence[Place], *, offline: bool) -> None:
-    expected = [head_outputs(Place(str(revision.folder))) for revision in revisions]
+def _compare_folders(revisions: Sequence[_Revision]) -> None:
+    places = [each.place(str(each.folder.resolve())) for each in revisions]
+    _compare(revisions, places, where="the folder", offline=True)
+
+
+def _compare(revisions: Sequence[_Revision], places: Sequence[Place], *, where: str, offline: bool) -> None:
+    expected = [each.outputs for each in revisions]
     for revision, reopened in zip(revisions, check_reopens(places, expected, offline=offline), strict=True):
-        where = "the folder" if offline else f"{reopened.name} at {revision.branch}"
         _say(
             f"{revision.branch}: opened from {where} without hf_minilm, through {reopened.heads} heads, largest "
             f"difference {reopened.difference:.1g}; {reopened.said}"

@@ -67,7 +67,7 @@ def test_a_weight_in_another_format_a_missing_tokenizer_and_missing_code_are_nam
     (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
     assert "must have weights in safetensors" in refused()
-    (tmp_path / "model.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
+    (tmp_path / "model.safetensors").write_bytes(b"")
     assert "must have its tokenizer beside it" in refused()
     (tmp_path / "tokenizer.json").write_text("{}", encoding="utf-8")
     assert "must carry its code, and lacks modeling_minilm.py" in refused()
@@ -75,3 +75,11 @@ def test_a_weight_in_another_format_a_missing_tokenizer_and_missing_code_are_nam
 
 def test_one_name_on_the_hub_goes_with_one_model(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--repo-id (ana/mine) must go with one model" in refusal(capsys, "card", "a", "b", "--repo-id", "ana/mine")
+
+
+def test_damaged_weights_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stack = {"num_hidden_layers": 1, "hidden_size": 8, "num_attention_heads": 1, "vocab_size": 9}
+    config = {"model_type": "hf_minilm", **stack, "position_embedding": "rope", "max_position_embeddings": 8}
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (tmp_path / "model.safetensors").write_bytes(b"half of it")
+    assert "model.safetensors) must be whole; save the model again" in refusal(capsys, "card", str(tmp_path))

@@ -45,6 +45,7 @@ PAIRS = replace(
 )
 EVALUATION = {
     "schema": 1,
+    "command": "hf-minilm evaluate model pairs:agreement_en",
     "results": {
         "pairs:agreement_en": {
             "accuracy": {"value": 0.71, "low": 0.70, "high": 0.72, "n": 46_000, "counted": "pairs", "unit": "share"},
@@ -105,6 +106,8 @@ def test_the_text_shows_the_same_results(record: Any) -> None:
     assert "| loss, nats per predicted token, on a sample | 1.034 |  | 512 tokens | least possible 0.601 |" in text
     assert "| number agreement, distance 2 | 75.0% | 63.4% to 83.8% | 66 pairs | chance 50 % |" in text
     assert "| accuracy | 71.0% | 70.0% to 72.0% | 46,000 pairs |  |" in text
+    assert "anaphor" not in text
+    assert "it was written by `hf-minilm evaluate model pairs:agreement_en`." in text
     assert "1,200 steps, 19,660,800 tokens, 12.6 minutes on NVIDIA H200" in text
 
 

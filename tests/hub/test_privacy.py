@@ -85,6 +85,17 @@ def test_the_home_folder_is_refused_and_a_longer_name_is_not(tmp_path: Path, mon
         refuse_secrets(tmp_path)
 
 
+def test_a_home_folder_at_the_root_is_refused_only_where_the_path_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/root")
+    (tmp_path / "tokenizer.json").write_text('{"/root": 300}', encoding="utf-8")
+    refuse_secrets(tmp_path)
+    (tmp_path / "tokenizer.json").write_text('{"from": "/root/runs"}', encoding="utf-8")
+    with pytest.raises(ValueError, match="must not hold the path of your home folder"):
+        refuse_secrets(tmp_path)
+
+
 def test_a_path_of_the_machine_is_refused_also_in_the_header_of_weights(tmp_path: Path) -> None:
     weights = {"weight": torch.zeros(3)}
     save_file(weights, tmp_path / "model.safetensors", metadata={"from": "elsewhere"})

@@ -106,54 +106,78 @@ class Finished:
     stderr: str
 
 
+def push_several(hub: WritableHub, folder: Path, commands: list[tuple[list[str], str | None]]) -> list[Finished]:
+    """Push in one process, once for each command and token."""
+    words = [(["push", *command], token) for command, token in commands]
+    finished = run(hub, folder, "-c", SEVERAL, json.dumps(words))
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    return [Finished(*each) for each in json.loads(finished.stdout.splitlines()[-1])]
+
+
 @pytest.fixture(scope="module")
 def pushes(account: WritableHub, trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Finished]:
-    """Push to several repositories in one process; to the first twice, as the Hub fails once at its second branch."""
+    """Push a run to a new repository, whose Hub fails once as it takes weights, and to others that refuse it."""
     account.commit("ana/texts", {"train.jsonl": b"{}\n"}, kind="datasets")
     account.commit("ana/bert", {"config.json": b'{"model_type": "bert"}'}, kind="models")
     account.commit("ana/open", {"README.md": b"-"}, kind="models")
     account.repositories["models", "ana/bert"].private = True
     times = itertools.count()
-    account.fails = lambda request: "/commit/checkpoint-2" in request.target and next(times) == 0
-    stories = ("ana/stories", *PUSHED)
-    asked_for = {
-        "interrupted": (stories, TOKEN),
-        "again": (stories, TOKEN),
-        "wrong token": (("ana/new",), "hf_wrong"),
-        "no token": (("ana/new",), None),
-        "not mine": (("eva/new",), TOKEN),
-        "data set": (("ana/texts",), TOKEN),
-        "bert": (("ana/bert",), TOKEN),
-        "open": (("ana/open",), TOKEN),
+    account.fails = lambda request: "/storage/" in request.target and next(times) == 0
+    asked_for: dict[str, tuple[list[str], str | None]] = {
+        "stories": (["ana/stories", *PUSHED], TOKEN),
+        "wrong token": (["ana/new"], "hf_wrong"),
+        "no token": (["ana/new"], None),
+        "not mine": (["eva/new"], TOKEN),
+        "data set": (["ana/texts"], TOKEN),
+        "bert": (["ana/bert"], TOKEN),
+        "open": (["ana/open"], TOKEN),
     }
-    commands = [(["push", str(trained_run), *words], token) for words, token in asked_for.values()]
-    finished = run(account, tmp_path_factory.mktemp("push"), "-c", SEVERAL, json.dumps(commands))
-    assert finished.returncode == 0, finished.stderr[-3000:]
-    found = json.loads(finished.stdout.splitlines()[-1])
-    return {name: Finished(*each) for name, each in zip(asked_for, found, strict=True)}
+    commands = [([str(trained_run), *words], token) for words, token in asked_for.values()]
+    found = push_several(account, tmp_path_factory.mktemp("push"), commands)
+    return dict(zip(asked_for, found, strict=True))
 
 
-def test_an_interrupted_push_is_one_line_that_says_how_to_go_on(pushes: dict[str, Finished]) -> None:
-    line = refusal(pushes["interrupted"])
+def test_a_push_prints_where_the_model_is(account: WritableHub, pushes: dict[str, Finished]) -> None:
+    assert pushes["stories"].returncode == 0, pushes["stories"].stderr[-3000:]
+    commit = account.repositories["models", "ana/stories"].branches["main"]
+    assert pushes["stories"].stdout == f"{account.url}/ana/stories/tree/{commit}\n"
+
+
+def test_weights_are_sent_again_where_the_hub_failed_and_no_others(
+    account: WritableHub, pushes: dict[str, Finished]
+) -> None:
+    sent = [(each.target.split("/")[-1], each.status) for each in asked(account, "PUT", "/storage/")]
+    # The finished model is the state of the last checkpoint, and is sent once for both.
+    assert [status for _, status in sent] == [500, 200, 200]
+    assert sent[0][0] == sent[1][0] != sent[2][0]
+
+
+@pytest.mark.slow
+def test_an_interrupted_push_says_how_to_go_on_and_the_same_command_does(
+    account: WritableHub, trained_run: Path, tmp_path: Path
+) -> None:
+    times, before = itertools.count(), len(asked(account, "PUT", "/storage/"))
+    account.large_files.clear()
+    account.fails = lambda request: "/ana/halved/commit/checkpoint-2" in request.target and next(times) == 0
+    command = ([str(trained_run), "ana/halved", *PUSHED], TOKEN)
+    interrupted, again = push_several(account, tmp_path, [command, command])
+    line = refusal(interrupted)
     assert "the same command goes on where it stopped" in line
     assert "500" in line
-
-
-def test_the_same_command_goes_on_and_sends_nothing_twice(account: WritableHub, pushes: dict[str, Finished]) -> None:
-    assert pushes["again"].returncode == 0, pushes["again"].stderr[-3000:]
-    commits = [(each.target.split("/")[-1], each.status) for each in asked(account, "POST", "/ana/stories/commit/")]
+    assert again.returncode == 0, again.stderr[-3000:]
+    commits = [(each.target.split("/")[-1], each.status) for each in asked(account, "POST", "/ana/halved/commit/")]
     assert commits == [("main", 200), ("checkpoint-2", 500), ("checkpoint-2", 200), ("checkpoint-4", 200)]
-    # The finished model is the state of the last checkpoint, and is sent once for both.
-    sent = [each.places["digest"] for each in asked(account, "PUT", "/storage/")]
+    sent = [each.target for each in asked(account, "PUT", "/storage/")[before:]]
     assert len(sent) == len(set(sent)) == 2
-    main_commit = account.repositories["models", "ana/stories"].branches["main"]
-    assert pushes["again"].stdout.strip().endswith(f"/ana/stories/tree/{main_commit}")
+    repository = account.repositories["models", "ana/halved"]
+    assert again.stdout.strip().endswith(f"/ana/halved/tree/{repository.branches['main']}")
+    assert repository.tags == {"v1": repository.branches["main"]}
 
 
 def test_the_folder_is_opened_without_the_package_before_and_after(
     account: WritableHub, pushes: dict[str, Finished]
 ) -> None:
-    lines = [line for line in pushes["again"].stderr.splitlines() if "without hf_minilm" in line]
+    lines = [line for line in pushes["stories"].stderr.splitlines() if "without hf_minilm" in line]
     where = [re.match(r"(\S+): opened from (the folder|ana/stories)", line).groups() for line in lines]  # type: ignore[union-attr]
     branches = ["main", "checkpoint-2", "checkpoint-4"]
     places = ("the folder", "ana/stories")
