@@ -214,6 +214,8 @@ def _check_destination(api: HfApi, plan: Plan) -> None:
             "or make it private."
         )
     _check_same_kind(plan.repo_id)
+    if plan.tag is not None:
+        _is_tagged(api, plan, api.repo_info(plan.repo_id).sha)
 
 
 def _check_same_kind(repo_id: str) -> None:
@@ -238,22 +240,22 @@ def _upload(api: HfApi, plan: Plan, revisions: Sequence[_Revision]) -> list[str]
             repo_id=plan.repo_id,
             folder_path=revision.folder,
             revision=revision.branch,
-            commit_message=f"Push {plan.model.name} with hf_minilm",
+            commit_message=f"Push {revision.folder.name} with hf_minilm",
             delete_patterns=list(WRITTEN),
         )
         _say(f"{revision.branch}: {commit.oid}")
         commits.append(commit.oid)
-    if plan.tag is not None:
-        _tag(api, plan.repo_id, plan.tag, commits[0])
+    if plan.tag is not None and not _is_tagged(api, plan, commits[0]):
+        api.create_tag(plan.repo_id, tag=plan.tag, revision=commits[0])
     return commits
 
 
-def _tag(api: HfApi, repo_id: str, tag: str, commit: str) -> None:
-    tags = {each.name: each.target_commit for each in api.list_repo_refs(repo_id).tags}
-    if tag not in tags:
-        api.create_tag(repo_id, tag=tag, revision=commit)
-    elif tags[tag] != commit:
-        raise ValueError(f"tag ({tag}) must be new, and names commit {tags[tag][:12]}; choose another one.")
+def _is_tagged(api: HfApi, plan: Plan, commit: str | None) -> bool:
+    """Tell whether a commit has the tag already; raise ValueError if another one has it."""
+    named = next((each.target_commit for each in api.list_repo_refs(plan.repo_id).tags if each.name == plan.tag), None)
+    if named not in (None, commit):
+        raise ValueError(f"tag ({plan.tag}) must be new, and names commit {named[:12]}; choose another one.")
+    return named is not None
 
 
 @contextlib.contextmanager
@@ -273,8 +275,8 @@ def _one_line_errors(repo_id: str) -> Iterator[None]:
             ) from error
         raise OSError(_goes_on(repo_id, f"{status}: {reason}")) from error
     except (_UNREACHABLE, RuntimeError) as error:
-        cause = error.__cause__ or error
-        raise OSError(_goes_on(repo_id, f"{error} {cause if cause is not error else ''}")) from error
+        reasons = dict.fromkeys(str(each) for each in (error, error.__cause__) if each is not None)
+        raise OSError(_goes_on(repo_id, ": ".join(reasons))) from error
 
 
 def _goes_on(repo_id: str, reason: str) -> str:

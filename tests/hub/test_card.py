@@ -1,6 +1,7 @@
 """A card says what the recipe and the results say, in the Hub's form, and no more."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -222,6 +223,17 @@ def test_a_run_leaves_a_card_with_its_curve_beside_the_model(trained_run: Path) 
     assert (folder / "README.md").read_bytes() == before
     report = json.loads((trained_run / "report.json").read_text(encoding="utf-8"))
     assert parameters(read_record(trained_run)) == report["facts"]["parameters"]
+
+
+def test_what_the_recipe_states_of_a_finished_run_may_be_stated_later(
+    trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "again"
+    shutil.copytree(trained_run, run)
+    words = [f"--set={setting}" for setting in (f"output.folder={run}", "card.license=mit")]
+    assert main(["pretrain", str(run / "recipe.yaml"), *words]) == 0
+    assert "finished before" in capsys.readouterr().out
+    assert ModelCard.load(run / "model" / "README.md").data.license == "mit"
 
 
 def test_cards_of_several_runs_are_written_with_one_command(
