@@ -6,7 +6,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from . import bench, check, evaluate, export_model, import_model, plot, pretrain, resume_check, view
+from . import bench, card, check, evaluate, export_model, import_model, plot, pretrain, push, resume_check, view
 
 SUBCOMMANDS = {
     "pretrain": pretrain,
@@ -18,6 +18,8 @@ SUBCOMMANDS = {
     "bench": bench,
     "import": import_model,
     "export": export_model,
+    "card": card,
+    "push": push,
 }
 
 _LONGEST_LINE = 2_000  # characters

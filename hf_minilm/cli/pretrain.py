@@ -27,6 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.print_recipe:
         print(describe_recipe(recipe), end="")
         return 0
+    from ..hub.card import save_run_card
     from ..training.launch import ask_for_reproducible_products
     from ..training.loop import Stopped
     from ..training.memory import keep_freed_memory
@@ -35,8 +36,11 @@ def run(arguments: argparse.Namespace) -> int:
     keep_freed_memory()
     ask_for_reproducible_products()
     try:
-        print(pretrain(recipe, accept_changes=arguments.accept_changes), end="")
+        report = pretrain(recipe, accept_changes=arguments.accept_changes)
     except Stopped as stopped:
         print(f"hf-minilm: {stopped}")
         return 128 + stopped.signal_number
+    if report:  # of several processes, the main one's
+        save_run_card(recipe.output_folder)
+        print(report, end="")
     return 0

@@ -46,13 +46,17 @@ from .sharding import shares_out
 RECIPE_FILE = "recipe.yaml"
 REPORT_FILE = "report.txt"
 PROBES_EACH = 100
-CHANGEABLE = frozenset(
-    f"training.{name}"
-    for name in (
-        *("micro_batch_rows", "precision", "log_every", "save_every", "keep_last", "processes", "threads", "timeout"),
-        *("most_skipped", "attention", "compile", "vocabulary_loss", "parallelism"),
+CHANGEABLE = (
+    frozenset(
+        f"training.{name}"
+        for name in (
+            *("micro_batch_rows", "precision", "log_every", "save_every", "keep_last", "processes", "threads"),
+            *("timeout", "most_skipped", "attention", "compile", "vocabulary_loss", "parallelism"),
+        )
     )
-) | {"data.cache_folder", "evaluation.translations", "evaluation.num_beams", "output.folder", "output.trackers"}
+    | {"data.cache_folder", "evaluation.translations", "evaluation.num_beams", "output.folder", "output.trackers"}
+    | {"card.license", "card.data_license", "card.languages"}
+)
 """Settings that may change while a run is under way: they say how it works, and only rounding depends on them."""
 _NEVER_CHANGED = ("model.", "tokenizer.", "objective.name", "training.seed")
 TASKS: dict[str, Literal["fill-mask", "text-generation", "translation"]] = {

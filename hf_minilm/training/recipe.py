@@ -231,6 +231,21 @@ class OutputSettings:
 
 
 @dataclass(frozen=True)
+class CardSettings:
+    """What the model's card says and no run can measure."""
+
+    license: str | None = _setting(
+        None, "Licence of the model, by the Hub's name for it, as apache-2.0 or cc-by-4.0; null leaves it unsaid."
+    )
+    data_license: str | None = _setting(
+        None, "Licence of the corpus, likewise; that of builtin:world and builtin:pairs is known."
+    )
+    languages: tuple[str, ...] = _setting(
+        (), "Languages of the corpus by their ISO 639 codes, as [es, qu]; those of the built-in corpora are known."
+    )
+
+
+@dataclass(frozen=True)
 class Recipe:
     """All settings of a run. Checked when made, so that a recipe that exists is a valid one.
 
@@ -246,6 +261,7 @@ class Recipe:
     training: TrainingSettings = field(default_factory=TrainingSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     output: OutputSettings = field(default_factory=OutputSettings)
+    card: CardSettings = field(default_factory=CardSettings)
 
     def __post_init__(self) -> None:
         self.validate()
@@ -300,6 +316,7 @@ class Recipe:
         self._check_optimizer()
         self._check_batch()
         self._check_effect()
+        self._check_card()
 
     def _check_data(self) -> None:
         if not all(self.corpora) or not self.corpora:
@@ -396,6 +413,11 @@ class Recipe:
         if processes is not None:
             check_divides(processes, parts)
 
+    def _check_card(self) -> None:
+        for name in ("license", "data_license"):
+            check_license(f"card.{name}", getattr(self.card, name))
+        check_languages("card.languages", self.card.languages)
+
     def _check_effect(self) -> None:
         causes = self._without_effect()
         for section, item, value in _fields(self):
@@ -441,6 +463,30 @@ def check_divides(processes: int, parts: int) -> None:
         )
 
 
+def check_license(name: str, value: str | None) -> None:
+    """Make sure that a licence is written as the Hub writes its names.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if value is not None and not _LICENSE.fullmatch(value):
+        raise ValueError(
+            f"{name} ({value}) must be the Hub's name of a licence, in small letters without spaces, as apache-2.0 or "
+            "other; correct it."
+        )
+
+
+def check_languages(name: str, values: Sequence[str]) -> None:
+    """Make sure that languages are codes of ISO 639, or one of the Hub's two words for none and many.
+
+    Raises:
+        ValueError: If one is not.
+    """
+    for value in values:
+        if not _LANGUAGE.fullmatch(value):
+            raise ValueError(f"{name} ({value}) must be codes of ISO 639 in small letters, as es or quy; correct it.")
+
+
 _ONLY_WITH_OBJECTIVES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("masked",): tuple(f"objective.{name}" for name in ("mask_rate", "mask_share", "random_share", "whole_word")),
     ("denoising",): ("objective.noise_share", "objective.span_length"),
@@ -449,6 +495,8 @@ _ONLY_WITH_OBJECTIVES: dict[tuple[str, ...], tuple[str, ...]] = {
 }
 """Objectives, and the fields that have an effect with these alone."""
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
+_LANGUAGE = re.compile(r"[a-z]{2,3}|code|multilingual")
 _TRAINED_TOKENIZER_ONLY = ("tokenizer.kind", "tokenizer.vocab_size", "tokenizer.lowercase")
 _LIMITS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
     "least": ("at least", operator.ge),

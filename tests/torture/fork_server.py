@@ -28,6 +28,7 @@ IMPORTED = (
     "hf_minilm.cli.pretrain",
     "hf_minilm.cli.bench",
     "hf_minilm.cli.check",
+    "hf_minilm.hub.card",
     "hf_minilm.training.loop",
     "hf_minilm.training.memory",
     "hf_minilm.training.pretrain",

@@ -20,7 +20,7 @@ from hf_minilm.training.schedule import Budget
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "recipes"
 PAIRS = ["objective.name=pairs", "data.corpus=builtin:pairs"]
-SECTIONS = ["model", "tokenizer", "data", "objective", "optimizer", "training", "evaluation", "output"]
+SECTIONS = ["model", "tokenizer", "data", "objective", "optimizer", "training", "evaluation", "output", "card"]
 
 
 def message(*overrides: str) -> str:
@@ -77,6 +77,8 @@ def test_a_file_holds_only_what_differs_and_overrides_win_over_it(tmp_path: Path
         "optimizer.betas=[0, 0.5]",
         "optimizer.name=adamw",
         "output.trackers=[tensorboard]",
+        "card.license=cc-by-sa-4.0",
+        "card.languages=[es, quy, multilingual]",
     ],
 )
 def test_every_kind_of_value_survives_yaml_and_a_dictionary(override: str, tmp_path: Path) -> None:
@@ -161,6 +163,9 @@ def test_a_value_of_the_wrong_type_names_the_field_the_value_and_what_is_expecte
         ([*PAIRS, "tokenizer.kind=wordpiece"], "tokenizer.kind (wordpiece) must spell every text"),
         (["optimizer.schedule=noam", "optimizer.warmup_share=0"], "optimizer.warmup_share (0) must be above 0"),
         (["optimizer.name=muon", "optimizer.momentum=1"], "optimizer.momentum (1.0) must be below 1; try 0.95."),
+        (["card.license=Apache 2.0"], "card.license (Apache 2.0) must be the Hub's name of a licence"),
+        (["card.data_license=''"], "card.data_license () must be the Hub's name of a licence"),
+        (["card.languages=[es, Spanish]"], "card.languages (Spanish) must be codes of ISO 639"),
         (["optimizer.name=muon", "optimizer.momentum=-0.1"], "optimizer.momentum (-0.1) must be at least 0.0"),
     ],
 )

@@ -1,0 +1,75 @@
+"""The folder that is uploaded: what a model needs and what says how it came about, and nothing else that lay there."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+from ..training.pretrain import RECIPE_FILE
+from ..training.recipe import describe_recipe
+from .card import save_card
+from .card_sections import Described
+from .privacy import published_recipe, published_report
+from .record import EVALUATION_FILE, Record
+
+WEIGHTS = r"model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json"
+_TRAVELS = re.compile(
+    rf"{WEIGHTS}|(generation_)?config\.json|[a-z_0-9]+\.py"
+    r"|tokenizer\.json|tokenizer_config\.json|special_tokens_map\.json|added_tokens\.json"
+    r"|vocab\.(txt|json)|merges\.txt|[\w.]+\.model|chat_template\.jinja"
+)
+"""Files of a model's folder that are uploaded. What trained it stays: optimizer, manifest, arguments and logs."""
+WRITTEN = (
+    *("model.safetensors", "model-[0-9]*-of-[0-9]*.safetensors", "model.safetensors.index.json"),
+    *(RECIPE_FILE, "report.json", EVALUATION_FILE, "loss.png"),
+)
+"""Patterns of the files that an earlier upload may have left, and that a later one replaces or removes."""
+
+
+def write_folder(described: Described, folder: Path) -> list[str]:
+    """Write everything that is to be uploaded into a folder.
+
+    Args:
+        described: The model and its card.
+        folder: New, or empty.
+
+    Returns:
+        The names of what lay beside the model and is left out.
+
+    Raises:
+        ValueError: If the folder holds files, or the model lacks its weights, tokenizer or code.
+    """
+    record = described.record
+    _check_complete(record)
+    if folder.is_dir() and any(folder.iterdir()):
+        raise ValueError(f"folder ({folder}) must be new or empty; choose another one.")
+    folder.mkdir(parents=True, exist_ok=True)
+    left_out = []
+    for path in sorted(record.model_folder.iterdir()):
+        if path.is_file() and _TRAVELS.fullmatch(path.name):
+            shutil.copyfile(path, folder / path.name)
+        elif path.name not in ("README.md", "loss.png"):
+            left_out.append(path.name)
+    if record.recipe is not None:
+        text = describe_recipe(published_recipe(record.recipe))
+        (folder / RECIPE_FILE).write_text(text, encoding="utf-8")
+    for name, content in (("report.json", published_report(record)), (EVALUATION_FILE, record.evaluation)):
+        if content is not None:
+            (folder / name).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    save_card(described, folder)
+    return left_out
+
+
+def _check_complete(record: Record) -> None:
+    folder = record.model_folder
+    names = {path.name for path in folder.iterdir()}
+    if not any(re.fullmatch(WEIGHTS, name) for name in names):
+        raise ValueError(f"model ({folder}) must have weights in safetensors; save it with save_pretrained.")
+    if "tokenizer.json" not in names:
+        raise ValueError(f"model ({folder}) must have its tokenizer beside it; save it there with save_pretrained.")
+    code = {f"{target.split('.')[0]}.py" for target in (record.config.get("auto_map") or {"": "code."}).values()}
+    missing = sorted(code - names)
+    if missing:
+        raise ValueError(
+            f"model ({folder}) must carry its code, and lacks {missing[0]}; save it again with hf_minilm's own classes."
+        )
