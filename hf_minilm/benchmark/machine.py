@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 
 from .. import __version__
+from ..evaluation.provenance import processor_name
 from ..training.launch import resolve_precision
 
 _PROCESS_STATUS = Path("/proc/self/status")
-_PROCESSORS = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def describe_machine() -> Machine:
     device = measuring_device()
     return Machine(
         device=device.type,
-        name=torch.cuda.get_device_name() if device.type == "cuda" else _processor_name(),
+        name=torch.cuda.get_device_name() if device.type == "cuda" else processor_name(),
         threads=torch.get_num_threads(),
         fast_bf16=resolve_precision("auto") == "bf16",
         python=platform.python_version(),
@@ -99,14 +99,6 @@ def _status_bytes(field: str) -> int:
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024
     return 0
-
-
-def _processor_name() -> str:
-    if _PROCESSORS.exists():
-        for line in _PROCESSORS.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def one_gpu(environment: dict[str, str]) -> dict[str, str]:

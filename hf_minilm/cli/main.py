@@ -6,9 +6,15 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from . import bench, check, pretrain, resume_check
+from . import bench, check, evaluate, pretrain, resume_check
 
-SUBCOMMANDS = {"pretrain": pretrain, "check": check, "bench": bench, "resume-check": resume_check}
+SUBCOMMANDS = {
+    "pretrain": pretrain,
+    "evaluate": evaluate,
+    "check": check,
+    "bench": bench,
+    "resume-check": resume_check,
+}
 
 _LONGEST_LINE = 2_000  # characters
 

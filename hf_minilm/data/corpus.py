@@ -26,6 +26,7 @@ Split = Literal["train", "validation"]
 BUILTIN_SOURCES = ("builtin:world", "builtin:docs")
 SAMPLED_STORIES = 64  # the opening stories of a built-in source show a change of its lexicon or grammar
 _FEWEST_HELD_OUT_STORIES = 200
+_NO_TEXT = "corpus (0 documents) must have text; name sources that are not empty."
 # Part of every fingerprint: a change in how sources become documents needs another number.
 _READING_VERSION = 2
 
@@ -151,6 +152,21 @@ class Corpus:
         check_split(split)
         return self._divide(split)
 
+    def undivided(self) -> Iterator[Document]:
+        """Streams the documents of both parts in their order, but for the stories of `builtin:world`.
+
+        Raises:
+            ValueError: a file is malformed, or there is no text.
+            OSError: a file or the Hub cannot be read.
+        """
+        skipped = self._skipped = Counter()
+        self._changed = Counter()
+        documents = self._found_documents(skipped)
+        first = next(documents, None)
+        if first is None:
+            raise ValueError(_NO_TEXT)
+        yield from itertools.chain([first], documents)
+
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the bytes of the files in order and of all else that shapes the documents.
 
@@ -216,7 +232,7 @@ class Corpus:
 
     def _part_of_single(self, documents: list[Document], split: Split) -> Document:
         if not documents:
-            raise ValueError("corpus (0 documents) must have text; name sources that are not empty.")
+            raise ValueError(_NO_TEXT)
         paragraphs, source = documents[0].paragraphs, documents[0].source
         if len(paragraphs) < 2:
             raise ValueError(

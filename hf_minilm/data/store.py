@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Encoding
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from .document import Document, split_sentences
-from .tokenizer import backend, tokenizer_fingerprint
+from .tokenizer import text_encoder, tokenizer_fingerprint
 
 WORD_START = 1
 SENTENCE_START = 2
@@ -239,10 +239,7 @@ def _tokenise(
     documents: Iterator[Document], tokenizer: PreTrainedTokenizerBase, *, keep_empty: bool
 ) -> Iterator[_Tokenised]:
     """Iterate over the tokenised documents that have tokens, or over all."""
-    encoder = Tokenizer.from_str(backend(tokenizer).to_str())
-    encoder.no_truncation()
-    encoder.no_padding()
-    encoder.encode_special_tokens = True  # a literal "[MASK]" or "<s>" in a text is text
+    encoder = text_encoder(tokenizer)
     ids: list[NDArray[np.int32]] = []
     flags: list[NDArray[np.uint8]] = []
     for batch in _paragraph_batches(documents):

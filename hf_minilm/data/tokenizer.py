@@ -231,6 +231,18 @@ def backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
     return inner
 
 
+def text_encoder(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
+    """Return a copy of the `tokenizers` object inside that neither cuts nor pads, and takes all of a text for text.
+
+    Otherwise a literal "[MASK]" or "<s>" in a text would be that special token.
+    """
+    encoder = Tokenizer.from_str(backend(tokenizer).to_str())
+    encoder.no_truncation()
+    encoder.no_padding()
+    encoder.encode_special_tokens = True
+    return encoder
+
+
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> SpecialTokens:
     """Return the ids of the special tokens."""
     return SpecialTokens(

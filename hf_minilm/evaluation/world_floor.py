@@ -9,7 +9,7 @@ For causal models the floor is the entropy of the held-out documents themselves.
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +25,8 @@ from ..data.sequences import IGNORED
 from ..data.store import SENTENCE_START
 from ..data.world import World, text_of
 from .language_model import evaluating, prediction_logits
+from .unpacking import UnpackedSequence, unpacked_sequences
 
-_ROWS_AT_ONCE = 4
 _LEAST_READABLE = 0.8  # leaving out more than the rare divided word would choose the easy sequences
 
 
@@ -58,21 +58,6 @@ class MaskedFloor:
 
 
 @dataclass(frozen=True, slots=True)
-class _Sequence:
-    """One sequence of a packed row, its special tokens included: [length] each, and its next-sentence label."""
-
-    input_ids: torch.Tensor
-    token_type_ids: torch.Tensor
-    labels: torch.Tensor
-    next_sentence_label: int
-
-    @property
-    def true_ids(self) -> list[int]:
-        """The tokens before masking."""
-        return torch.where(self.labels != IGNORED, self.labels, self.input_ids).tolist()
-
-
-@dataclass(frozen=True, slots=True)
 class _Scores:
     """Log-probabilities of the true tokens and, for a pair, the probability that it is the next sentence's."""
 
@@ -96,7 +81,9 @@ def masked_floor(
     Returns:
         The figures, or in one sentence why there are none.
     """
-    sequences = _readable(objective, world, tokenizer, list(itertools.islice(_sequences(objective), max_sequences)))
+    sequences = _readable(
+        objective, world, tokenizer, list(itertools.islice(unpacked_sequences(objective), max_sequences))
+    )
     if isinstance(sequences, str):
         return sequences
     words = _words(tokenizer, sequences)
@@ -135,28 +122,15 @@ def causal_floor(world: World, documents: Iterable[Document], num_tokens: int) -
     return nats / num_tokens
 
 
-def _sequences(objective: MaskedObjective) -> Iterator[_Sequence]:
-    """Take the held-out rows apart, padding left out."""
-    for batch in objective.evaluation_batches(_ROWS_AT_ONCE):
-        pairs = batch.get("next_sentence_label", torch.full_like(batch["labels"], IGNORED))
-        for row, positions in enumerate(batch["position_ids"]):
-            starts = (positions == 0).nonzero().flatten().tolist()
-            for start, stop in itertools.pairwise([*starts, len(positions)]):
-                input_ids = batch["input_ids"][row, start:stop]
-                if input_ids[0] != objective.special.pad:
-                    types, labels = batch["token_type_ids"][row, start:stop], batch["labels"][row, start:stop]
-                    yield _Sequence(input_ids, types, labels, int(pairs[row, start]))
-
-
-def _words(tokenizer: Any, sequences: list[_Sequence]) -> dict[int, str]:
+def _words(tokenizer: Any, sequences: list[UnpackedSequence]) -> dict[int, str]:
     """Return the text of every token that occurs, seen or true; that of the mask token is `MASK`."""
     ids = sorted({token for item in sequences for token in (*item.input_ids.tolist(), *item.true_ids)})
     return {token: MASK if token == tokenizer.mask_token_id else tokenizer.decode([token]).strip() for token in ids}
 
 
 def _readable(
-    objective: MaskedObjective, world: World, tokenizer: Any, sequences: list[_Sequence]
-) -> list[_Sequence] | str:
+    objective: MaskedObjective, world: World, tokenizer: Any, sequences: list[UnpackedSequence]
+) -> list[UnpackedSequence] | str:
     """Return the sequences that the best predictor can read, or why it cannot."""
     longest = objective.max_sequence_length - (3 if objective.next_sentence else 2)
     if objective.store.lengths.max() > longest:
@@ -169,7 +143,7 @@ def _readable(
 
 
 def _is_word_by_word(
-    objective: MaskedObjective, tokenizer: Any, sequence: _Sequence, words: dict[int, str], vocabulary: set[str]
+    objective: MaskedObjective, tokenizer: Any, sequence: UnpackedSequence, words: dict[int, str], vocabulary: set[str]
 ) -> bool:
     """Return whether each token is one word: words of the corpus, of which the tokenizer makes just these tokens."""
     for tokens in _texts(objective, sequence.true_ids):
@@ -188,7 +162,7 @@ def _channel(objective: MaskedObjective) -> Channel:
     return Channel(ordinary, rate=masking.mask_rate, mask=masking.mask_share, random=masking.random_share)
 
 
-def _segment_law(objective: MaskedObjective, sequences: list[_Sequence]) -> SegmentLaw:
+def _segment_law(objective: MaskedObjective, sequences: list[UnpackedSequence]) -> SegmentLaw:
     """Measure how often first segments, and second ones of another document, open a story."""
     openings = _openings(objective)
     lengths = sorted({len(opening) for opening in openings})
@@ -221,7 +195,7 @@ def _texts(objective: MaskedObjective, tokens: list[int]) -> list[list[int]]:
     return [tokens[start + 1 : end] for start, end in itertools.pairwise([0, *ends])]
 
 
-def _segments(objective: MaskedObjective, sequence: _Sequence, words: dict[int, str]) -> list[Segment]:
+def _segments(objective: MaskedObjective, sequence: UnpackedSequence, words: dict[int, str]) -> list[Segment]:
     # Neither masking nor random replacement makes or removes a separator.
     ends = np.flatnonzero(sequence.input_ids.numpy() == objective.special.separate).tolist()
     segments = []
@@ -238,7 +212,7 @@ def _scores_of_best(prediction: BestPrediction) -> _Scores:
     return _Scores(-float(prediction.log_probabilities.sum()), prediction.next_probability)
 
 
-def _scores_of_model(model: nn.Module, sequence: _Sequence, device: torch.device) -> _Scores:
+def _scores_of_model(model: nn.Module, sequence: UnpackedSequence, device: torch.device) -> _Scores:
     output = model(
         input_ids=sequence.input_ids[None].to(device), token_type_ids=sequence.token_type_ids[None].to(device)
     )
@@ -250,7 +224,7 @@ def _scores_of_model(model: nn.Module, sequence: _Sequence, device: torch.device
     return _Scores(nats, float(output.seq_relationship_logits[0].double().softmax(-1)[0]))
 
 
-def _compare(sequences: list[_Sequence], best: list[_Scores], own: list[_Scores]) -> MaskedFloor:
+def _compare(sequences: list[UnpackedSequence], best: list[_Scores], own: list[_Scores]) -> MaskedFloor:
     num_tokens = sum(int((sequence.labels != IGNORED).sum()) for sequence in sequences)
     best_loss, best_accuracy = _next_sentence_figures(sequences, best)
     own_loss, own_accuracy = _next_sentence_figures(sequences, own)
@@ -267,7 +241,9 @@ def _compare(sequences: list[_Sequence], best: list[_Scores], own: list[_Scores]
     )
 
 
-def _next_sentence_figures(sequences: list[_Sequence], scores: list[_Scores]) -> tuple[float | None, float | None]:
+def _next_sentence_figures(
+    sequences: list[UnpackedSequence], scores: list[_Scores]
+) -> tuple[float | None, float | None]:
     """Return the mean loss of the label and the share of right answers."""
     shares = [
         score.next_probability if sequence.next_sentence_label == 0 else 1.0 - score.next_probability

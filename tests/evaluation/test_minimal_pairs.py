@@ -1,13 +1,11 @@
 """Minimal pairs: models whose answers are known beforehand."""
 
-import math
-
 import pytest
 import torch
 
 from hf_minilm import MiniLMForCausalLM, MiniLMForMaskedLM, MiniLMForPreTraining
 from hf_minilm.data.world_probes import Probe
-from hf_minilm.evaluation.minimal_pairs import minimal_pair_accuracy, wilson_interval
+from hf_minilm.evaluation.minimal_pairs import minimal_pair_accuracy
 
 
 def prefer(model, tokens):
@@ -97,14 +95,3 @@ def test_pairs_longer_than_the_models_positions_are_left_out(tiny_model, word_to
     probes = [Probe("en", "The keys " * number, "are", "is", ".", 0, "sense") for number in (1, 3, 4)]
     (cell,) = minimal_pair_accuracy(model, word_tokenizer, probes)
     assert cell.number == 2
-
-
-@pytest.mark.parametrize(("successes", "number"), [(8, 10), (3.5, 7), (1, 90)])
-def test_wilsons_bounds_are_the_shares_that_lie_1_96_deviations_from_the_one_seen(successes, number):
-    for bound in wilson_interval(successes, number):
-        assert abs(successes / number - bound) == pytest.approx(1.959964 * math.sqrt(bound * (1 - bound) / number))
-
-
-def test_wilsons_interval_stays_between_0_and_1():
-    assert wilson_interval(10, 10)[1] == 1.0
-    assert wilson_interval(0, 7)[0] == 0.0

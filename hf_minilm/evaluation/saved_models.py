@@ -1,0 +1,76 @@
+"""A saved model and its tokenizer, opened with the head that it was saved with."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForNextSentencePrediction,
+    AutoModelForPreTraining,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+import hf_minilm  # noqa: F401 -- registers the architecture
+
+from ..data.tokenizer import load_tokenizer
+
+_HEADS: dict[str, Any] = {
+    "ForPreTraining": AutoModelForPreTraining,
+    "ForMaskedLM": AutoModelForMaskedLM,
+    "ForCausalLM": AutoModelForCausalLM,
+    "LMHeadModel": AutoModelForCausalLM,
+    "ForNextSentencePrediction": AutoModelForNextSentencePrediction,
+    "ForSequenceClassification": AutoModelForSequenceClassification,
+    "ForTokenClassification": AutoModelForTokenClassification,
+    "ForQuestionAnswering": AutoModelForQuestionAnswering,
+}
+
+
+def open_model(folder_or_name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Open a model of this package or of transformers, in float32, with safetensors and no code of its own.
+
+    Args:
+        folder_or_name: A folder, or a name on the Hub.
+
+    Raises:
+        ValueError: If the folder does not say which head the model has, or has another one, or is damaged.
+        OSError: If there is no such model.
+    """
+    tokenizer = load_tokenizer(folder_or_name)
+    try:
+        config = AutoConfig.from_pretrained(folder_or_name, trust_remote_code=False)
+        model = _class_for(config, folder_or_name).from_pretrained(
+            folder_or_name, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, MemoryError):
+        raise
+    except Exception as error:  # transformers, safetensors and torch each have classes of their own
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"model ({folder_or_name}) must be whole; save it again ({reason}).") from error
+    if len(tokenizer) > model.config.vocab_size:
+        raise ValueError(
+            f"tokens of the tokenizer ({len(tokenizer)}) must be at most the model's {model.config.vocab_size}; "
+            "give the tokenizer that belongs to the model."
+        )
+    return model, tokenizer
+
+
+def _class_for(config: Any, name: str) -> Any:
+    architecture = (config.architectures or ["none"])[0]
+    found = next((auto for ending, auto in _HEADS.items() if architecture.endswith(ending)), None)
+    if found is None:
+        raise ValueError(f"model ({name}, {architecture}) must end in one of {', '.join(_HEADS)}; save it with a head.")
+    return found
+
+
+def model_folder(folder_or_name: str) -> Path | None:
+    """Return the folder that a model lies in, None where its name is one on the Hub."""
+    path = Path(folder_or_name)
+    return path if path.is_dir() else None
