@@ -15,10 +15,8 @@ first held-out questions.
 
 import argparse
 import json
-import re
-import string
 import sys
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,13 +24,15 @@ from typing import Any, NamedTuple
 import datasets
 import numpy as np
 from fine_tune import Score, argument_parser, fine_tune, open_model, run, seconds_of, share
-from labelled_records import load_parts, text_lines
+from labelled_records import load_parts
 from made_examples import questions
 from transformers import AutoModelForQuestionAnswering, DataCollatorWithPadding
 
+from hf_minilm.data.readers import decoded_pieces
+from hf_minilm.evaluation.answers import ARTICLES, exact_match, token_f1
+
 NO_ANSWER = 0  # the place of the token that stands for it
 STRIDE, N_BEST = 64, 20
-_NOT_COMPARED = re.compile(rf"\b(a|an|the|el|la|los|las|un|una|unos|unas)\b|[{re.escape(string.punctuation)}¿¡«»]")
 
 
 class Span(NamedTuple):
@@ -43,8 +43,20 @@ class Span(NamedTuple):
 
 
 def read_squad(source: str) -> list[dict[str, Any]]:
-    """Read SQuAD's JSON: questions on paragraphs of articles."""
-    articles = json.loads("".join(line + "\n" for _, line in text_lines(Path(source))))["data"]
+    """Read SQuAD's JSON: questions on paragraphs of articles.
+
+    Raises:
+        ValueError: If it has another form.
+        OSError: If it cannot be read.
+    """
+    content = "".join(decoded_pieces(Path(source), "strict"))
+    try:
+        return _questions_of(json.loads(content)["data"])
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"file ({source}) must be JSON as SQuAD's; correct it ({error!r}).") from error
+
+
+def _questions_of(articles: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [
         {
             "id": str(question["id"]),
@@ -100,11 +112,12 @@ def places_of(answers: dict[str, list[Any]], offsets: list[tuple[int, int] | Non
 def best_spans(
     starts: Any, ends: Any, offsets: list[Any], context: str, *, number: int, longest: int = 30
 ) -> Iterator[Span]:
-    """Give the best spans of a window: both ends among the `number` best places, in order, not too long."""
-    first, last = (np.argsort(-scores[: len(offsets)])[:number].tolist() for scores in (starts, ends))
+    """Give the best spans of a window: each end among the `number` best of the context, in order, not too long."""
+    inside = np.array([place for place, offset in enumerate(offsets) if offset], dtype=int)
+    first, last = (inside[np.argsort(-scores[inside])[:number]].tolist() for scores in (starts, ends))
     for start in first:
         for end in last:
-            if offsets[start] and offsets[end] and start <= end < start + longest:
+            if start <= end < start + longest:
                 yield Span(context[offsets[start][0] : offsets[end][1]], float(starts[start] + ends[end]))
 
 
@@ -124,19 +137,6 @@ def answer(
             spans.append(Span("", silence[name]))
         spans.sort(key=lambda span: -span.score)
     return {name: spans[:number] for name, spans in found.items()}
-
-
-def compared_words(text: str) -> list[str]:
-    """The words of an answer without case, punctuation and articles, English or Spanish."""
-    return _NOT_COMPARED.sub(" ", text.lower()).split()
-
-
-def word_f1(said: str, right: str) -> float:
-    """The F1 of the words of two answers; of no answer, whether both are none."""
-    words = Counter(compared_words(said)), Counter(compared_words(right))
-    if not all(words):
-        return float(words[0] == words[1])
-    return 2 * (words[0] & words[1]).total() / (words[0].total() + words[1].total())
 
 
 def answer_held_out(
@@ -160,8 +160,9 @@ def answer_held_out(
     exact, overlap = [], []
     for name, answers in zip(parts["test"]["id"], parts["test"]["answers"], strict=True):
         said, right = spans[name][0].text, answers["text"] or [""]
-        exact.append(max(compared_words(said) == compared_words(one) for one in right))
-        overlap.append(max(word_f1(said, one) for one in right))
+        exact.append(exact_match(said, right, language=arguments.language))
+        # No answer that is right has no words to share.
+        overlap.append(max(exact[-1], token_f1(said, right, language=arguments.language)))
     return [share("exact match", exact), share("F1 of words", overlap)], seconds_of(trainer), spans
 
 
@@ -169,6 +170,7 @@ def main() -> None:
     """Fine-tune, answer the held-out questions, print."""
     parser = argument_parser(__doc__, data="SQuAD JSON", epochs=4.0)
     parser.add_argument("--stride", type=int, default=STRIDE, help="tokens that windows of a text share")
+    parser.add_argument("--language", choices=ARTICLES, default="en", help="whose articles are not compared")
     parser.add_argument("--n-best", type=int, default=N_BEST, help="how many ends are combined, and spans kept")
     arguments = parser.parse_args()
     parts = load_parts(arguments.data, read_squad, questions, limit=arguments.limit)

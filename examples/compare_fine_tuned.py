@@ -27,9 +27,11 @@ import classify_texts
 import datasets
 import numpy as np
 import tag_words
-from fine_tune import Score, drawn_again, run
+from fine_tune import Score, add_batch_arguments, drawn_again, run
 from labelled_records import load_parts
 from transformers.utils import logging
+
+from hf_minilm.evaluation.answers import ARTICLES
 
 Outcome = tuple[list[Score], float]
 
@@ -155,11 +157,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each model on each data set")
     parser.add_argument("--learning-rates", type=float, nargs="+", default=[3e-4])
     parser.add_argument("--epochs", type=float, default=3.0)
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--max-length", type=int, default=256, help="most tokens of an example")
     parser.add_argument("--limit", type=int, help="most examples of a data set")
-    parser.add_argument("--bf16", action="store_true", help="16-bit arithmetic")
-    parser.add_argument("--padded", action="store_true", help="compute the padding too")
+    parser.add_argument(
+        "--language", choices=ARTICLES, default="en", help="of answers, whose articles are not compared"
+    )
+    add_batch_arguments(parser)
     parser.add_argument("--json", type=Path, help="a file to write, with all figures")
     arguments = parser.parse_args()
     if arguments.seeds < 1:

@@ -2,8 +2,8 @@
 
     python examples/compare_sentences.py runs/world/model                    # is a sentence true of a story?
     python examples/compare_sentences.py runs/world/model --made similar     # how much do two texts share, from 0 to 5?
-    python examples/compare_sentences.py runs/mine/model pairs.jsonl         # sentence1, sentence2, and label: classes
-    python examples/compare_sentences.py runs/mine/model sts.jsonl --regression     # ... and score: a number
+    python examples/compare_sentences.py runs/mine/model pairs.jsonl         # text, text_pair and label: classes
+    python examples/compare_sentences.py runs/mine/model sts.jsonl --regression     # the label is a number
 
 Both texts stand in one row, told apart by `token_type_ids`, so that every token sees both. For many texts against many,
 `embed_sentences.py` reads each alone. The same head does both: with one output and `problem_type="regression"` its loss
@@ -25,12 +25,12 @@ from transformers import AutoModelForSequenceClassification
 MAKERS = {"claims": claims, "similar": similar}
 
 
-def load(source: str | None, limit: int | None, *, made: str, target: str) -> datasets.DatasetDict:
-    """Load pairs of texts with what they are labelled, as `label`: the number of a class, or a number as it is."""
-    fields = ("sentence1", "sentence2", target)
+def load(source: str | None, limit: int | None, *, made: str, regression: bool) -> datasets.DatasetDict:
+    """Load pairs of texts with their labels: the number of a class, or a number as it is."""
+    fields = ("text", "text_pair", "label")
     parts = load_parts(source, lambda file: read_records(file, fields), MAKERS[made], limit=limit)
-    if target == "score":
-        return parts.rename_column("score", "label").cast_column("label", datasets.Value("float32"))
+    if regression:
+        return parts.cast_column("label", datasets.Value("float32"))
     parts = parts.cast_column("label", datasets.Value("string"))
     names = sorted(set(parts["train"]["label"]) | set(parts["test"]["label"]))
     return parts.cast_column("label", datasets.ClassLabel(names=names))
@@ -50,10 +50,10 @@ def compare(arguments: argparse.Namespace, parts: datasets.DatasetDict) -> tuple
     model, tokenizer = open_model(AutoModelForSequenceClassification, arguments, **head_of(feature))
     encoded = parts.map(
         lambda batch: tokenizer(
-            batch["sentence1"], batch["sentence2"], truncation="longest_first", max_length=arguments.max_length
+            batch["text"], batch["text_pair"], truncation="longest_first", max_length=arguments.max_length
         ),
         batched=True,
-        remove_columns=["sentence1", "sentence2"],
+        remove_columns=["text", "text_pair"],
     )
     trainer = fine_tune(model, tokenizer, encoded["train"], arguments)
     predicted, right = trainer.predict(encoded["test"]).predictions, np.array(parts["test"]["label"])
@@ -66,15 +66,12 @@ def compare(arguments: argparse.Namespace, parts: datasets.DatasetDict) -> tuple
 
 def main() -> None:
     """Fine-tune, measure, print."""
-    parser = argument_parser(__doc__, data="records with sentence1, sentence2 and label or score (.jsonl, .tsv)")
-    parser.add_argument(
-        "--regression", action="store_true", help="predict the number `score` and not the class `label`"
-    )
+    parser = argument_parser(__doc__, data="records with text, text_pair and label (.jsonl, .tsv)")
+    parser.add_argument("--regression", action="store_true", help="the label is a number to predict, and no class")
     parser.add_argument("--made", choices=MAKERS, default="claims", help="what to compare where no file is given")
     arguments = parser.parse_args()
     is_regression = arguments.regression or (arguments.data is None and arguments.made == "similar")
-    target = "score" if is_regression else "label"
-    parts = load(arguments.data, arguments.limit, made=arguments.made, target=target)
+    parts = load(arguments.data, arguments.limit, made=arguments.made, regression=is_regression)
     scores, seconds = compare(arguments, parts)
     labels = parts["test"]["label"]
     if is_regression:

@@ -1,7 +1,7 @@
 """Turn a model into one of sentence embeddings: texts that mean the same lie close, with sentence-transformers.
 
     python examples/embed_sentences.py runs/world/model                # Spanish stories and their English translations
-    python examples/embed_sentences.py runs/mine/model pairs.jsonl     # records with sentence1 and sentence2, alike
+    python examples/embed_sentences.py runs/mine/model pairs.jsonl     # records with text and text_pair, alike
 
 Each text is read alone, and its embedding is the mean of its tokens' vectors. Trained is that a text's own partner is
 nearer than the partners of all others in the batch (InfoNCE; Henderson et al. 2017, arXiv:1705.00652, section 4.4), so
@@ -22,7 +22,7 @@ from sentence_transformers.base.sampler import BatchSamplers
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from transformers import AutoConfig, set_seed
 
-FIELDS = ("sentence1", "sentence2")
+FIELDS = ("text", "text_pair")
 
 
 def nearest_is_right(model: SentenceTransformer, first: list[str], second: list[str], name: str) -> Score:
@@ -36,7 +36,7 @@ def nearest_is_right(model: SentenceTransformer, first: list[str], second: list[
 def main() -> None:
     """Train, measure, print."""
     parser = argument_parser(
-        __doc__, data="records with sentence1 and sentence2 (.jsonl, .tsv)", batch_size=64, learning_rate=5e-4
+        __doc__, data="records with text and text_pair (.jsonl, .tsv)", batch_size=64, learning_rate=5e-4
     )
     arguments = parser.parse_args()
     parts = load_parts(arguments.data, lambda file: read_records(file, FIELDS), translations, limit=arguments.limit)

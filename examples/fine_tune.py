@@ -36,16 +36,20 @@ def argument_parser(description: str, *, data: str, **defaults: Any) -> argparse
     parser.add_argument("--untrained", action="store_true", help="begin with initial weights, for comparison")
     parser.add_argument("--epochs", type=float, default=3.0)
     parser.add_argument("--learning-rate", type=float, default=3e-4)
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--max-length", type=int, default=256, help="most tokens of an example; the rest is cut off")
-    parser.add_argument(
-        "--bf16", action="store_true", help="16-bit arithmetic: faster where the machine is built for it"
-    )
-    parser.add_argument("--padded", action="store_true", help="compute the padding too, for comparison")
+    add_batch_arguments(parser)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", default=f"runs/{Path(sys.argv[0]).stem}", help="folder for what is trained")
     parser.set_defaults(**defaults)
     return parser
+
+
+def add_batch_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say what a batch is and how it is computed."""
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--max-length", type=int, default=256, help="most tokens of an example; the rest is cut off")
+    parser.add_argument("--bf16", action="store_true", help="16-bit arithmetic, faster where a machine is built for it")
+    parser.add_argument("--padded", action="store_true", help="compute the padding too, for comparison")
+    parser.add_argument("--grouped", action="store_true", help="texts of similar length in a batch, with less padding")
 
 
 def run(main: Callable[[], None]) -> int:
@@ -107,6 +111,7 @@ def trainer_settings(arguments: argparse.Namespace) -> dict[str, Any]:
         "weight_decay": 0.01,
         "per_device_train_batch_size": arguments.batch_size,
         "per_device_eval_batch_size": 2 * arguments.batch_size,
+        "train_sampling_strategy": "group_by_length" if arguments.grouped else "random",
         "bf16": arguments.bf16,
         "use_cpu": not has_gpu,
         # Pinned memory needs a GPU, and Trainer warns where there is none.

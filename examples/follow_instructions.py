@@ -48,7 +48,7 @@ def main() -> None:
     model, tokenizer = open_model(AutoModelForCausalLM, arguments)
     trainer = SFTTrainer(
         model=model,
-        args=SFTConfig(**trainer_settings(arguments), max_length=arguments.max_length, gradient_checkpointing=False),
+        args=SFTConfig(**trainer_settings(arguments), max_length=arguments.max_length, activation_checkpointing=False),
         train_dataset=parts["train"],
         processing_class=tokenizer,
     )

@@ -1,4 +1,4 @@
-"""Reading labelled examples: records from JSON lines and TSV, tagged sentences from CoNLL files; all also as .gz.
+"""Reading labelled examples, and holding some out: records from JSON lines and TSV, tagged sentences from CoNLL files.
 
 A source is a path, after which `#` may name the columns that hold what is asked for, in that order: those of a record,
 or numbers from 1 for a TSV without a line of names.
@@ -17,6 +17,7 @@ from typing import Any
 import datasets
 
 from hf_minilm.data.readers import decoded_pieces, json_records, whole_lines
+from hf_minilm.evaluation.labelled_files import read_tagged_sentences
 
 Record = Mapping[str, Any]
 HELD_OUT_SHARE = 0.1
@@ -93,8 +94,8 @@ def read_records(source: str, fields: Sequence[str]) -> list[dict[str, Any]]:
 
 def _tsv_records(path: Path, *, by_number: bool) -> Iterator[tuple[str, Record]]:
     names: list[str] | None = None
-    for number, line in text_lines(path):
-        cells = line.split("\t")
+    for number, line in whole_lines(decoded_pieces(path, "strict"), path):
+        cells = line.rstrip("\r\n").split("\t")
         if by_number:
             yield f"{path}:{number}", {str(column): cell for column, cell in enumerate(cells, start=1)}
         elif names is None:
@@ -110,50 +111,11 @@ def _chosen(record: Any, place: str, columns: Record) -> dict[str, Any]:
     return {field: record[name] for field, name in columns.items()}
 
 
-def text_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Read the lines of a text in UTF-8, compressed or not, with their numbers and without their ends."""
-    for number, line in whole_lines(decoded_pieces(path, "strict"), path):
-        yield number, line.rstrip("\r\n")
-
-
 def read_tagged(source: str) -> list[dict[str, Any]]:
-    """Read sentences of tagged words, as `words` and `tags`.
-
-    `.conllu` has the word second and its part of speech fourth (universaldependencies.org/format.html), `.iob2` the
-    word second and its tag third, any other CoNLL file the word first and its tag last; JSON lines have `words` and
-    `tags`. A blank line ends a sentence.
-
-    Raises:
-        ValueError: If there is no sentence, a line has too few columns, or a sentence not as many tags as words.
-        OSError: If the file cannot be read.
-    """
-    path = Path(source.partition("#")[0])
-    endings = path.name.lower().removesuffix(".gz")
-    if endings.endswith((".jsonl", ".json")):
-        sentences = read_records(source, ("words", "tags"))
-    else:
-        word, tag = {".conllu": (1, 3), ".iob2": (1, 2)}.get(Path(endings).suffix, (0, -1))
-        sentences = list(_conll_sentences(path, word=word, tag=tag))
-    for number, sentence in enumerate(sentences, start=1):
-        if len(sentence["words"]) != len(sentence["tags"]):
-            raise ValueError(
-                f"{path}: tags of sentence {number} ({len(sentence['tags'])}) must be as many as its words."
-            )
-    return sentences
-
-
-def _conll_sentences(path: Path, *, word: int, tag: int) -> Iterator[dict[str, Any]]:
-    words: list[str] = []
-    tags: list[str] = []
-    for number, line in (*text_lines(path), (0, "")):
-        cells = line.split("\t") if "\t" in line else line.split()
-        if not cells and words:
-            yield {"words": words, "tags": tags}
-            words, tags = [], []
-        # Where words are numbered, what has no number is a comment, several words as one (3-4), or none (5.1).
-        if not cells or line.startswith("-DOCSTART-") or (word > 0 and not cells[0].isdigit()):
-            continue
-        if len(cells) <= max(word, tag, 1):
-            raise ValueError(f"{path}:{number}: columns ({len(cells)}) must be more than {max(word, tag, 1)}; mend it.")
-        words.append(cells[word])
-        tags.append(cells[tag])
+    """Read sentences of `tokens` with `tags`, as `read_tagged_sentences` says."""
+    # CoNLL 2003 marks the beginnings of documents by a sentence of that word.
+    return [
+        {"tokens": list(each.words), "tags": list(each.tags)}
+        for each in read_tagged_sentences(source)
+        if each.words != ("-DOCSTART-",)
+    ]

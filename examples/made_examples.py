@@ -66,7 +66,7 @@ def topics(number: int) -> list[Record]:
 
 
 def named(number: int) -> list[Record]:
-    """Stories whose names are tagged: persons, and the place of the opening with its article: `words`, `tags`.
+    """Stories whose names are tagged: persons, and the place of the opening with its article: `tokens`, `tags`.
 
     A name is a person's wherever it stands. A noun is a place's only in the opening.
     """
@@ -74,19 +74,19 @@ def named(number: int) -> list[Record]:
     for _, story in stories(number):
         tags = ["B-PER" if word in _characters(story) else "O" for word in story.words]
         tags[slice(*_place(story))] = ["B-LOC", "I-LOC"]
-        records.append({"words": story.words, "tags": tags})
+        records.append({"tokens": story.words, "tags": tags})
     return records
 
 
 def functions(number: int) -> list[Record]:
-    """Stories whose words are tagged by what they do in their sentence: `words`, `tags`.
+    """Stories whose words are tagged by what they do in their sentence: `tokens`, `tags`.
 
     The same noun is the head that the verb agrees with, or another one in between.
     """
     kept = ("head", "attractor", "verb", "adjective", "pronoun", "reflexive")
     return [
         {
-            "words": story.words,
+            "tokens": story.words,
             "tags": [role.split(":")[0] if role.startswith(kept) else "other" for role in story.roles],
         }
         for _, story in stories(number)
@@ -131,7 +131,7 @@ def _about(gift: "Gift", words: list[str], asked: dict[str, str], *, exchanged: 
 
 
 def claims(number: int) -> list[Record]:
-    """Stories, a sentence on a gift in them, and whether it is true: `sentence1`, `sentence2`, `label`.
+    """Stories, a sentence on a gift in them, and whether it is true: `text`, `text_pair`, `label`.
 
     A false one has giver and receiver exchanged.
     """
@@ -144,14 +144,14 @@ def claims(number: int) -> list[Record]:
             claim, label = list(story.words[gift.giver : gift.receiver + 2]), generator.choice(("true", "false"))
             if label == "false":
                 claim[0], claim[-2] = claim[-2], claim[0]
-            records.append({"sentence1": text_of(story.words), "sentence2": text_of(claim), "label": label})
+            records.append({"text": text_of(story.words), "text_pair": text_of(claim), "label": label})
         if len(records) == number:
             return records
     return records
 
 
 def similar(number: int) -> list[Record]:
-    """Texts of three parts, and how many two of them share, from 0 to 5: `sentence1`, `sentence2`, `score`."""
+    """Texts of three parts, and how many two of them share, from 0 to 5: `text`, `text_pair`, `label`."""
     generator = random.Random(0)
     records = []
     drawn = list(stories(2 * number + 2))
@@ -161,14 +161,14 @@ def similar(number: int) -> list[Record]:
         shared = generator.randint(0, 3)
         second = own[:shared] + others[: 3 - shared]
         generator.shuffle(second)
-        texts = {"sentence1": " ".join(own[:3]), "sentence2": " ".join(second)}
-        records.append({**texts, "score": 5 * shared / 3})
+        texts = {"text": " ".join(own[:3]), "text_pair": " ".join(second)}
+        records.append({**texts, "label": 5 * shared / 3})
     return records
 
 
 def translations(number: int) -> list[Record]:
-    """Stories in Spanish and in English: `sentence1`, `sentence2`."""
-    return [{"sentence1": spanish, "sentence2": english} for spanish, english in WorldPairs().pairs(number)]
+    """Stories in Spanish and in English: `text`, `text_pair`."""
+    return [{"text": spanish, "text_pair": english} for spanish, english in WorldPairs().pairs(number)]
 
 
 def instructions(number: int) -> list[Record]:

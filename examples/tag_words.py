@@ -21,8 +21,9 @@ import datasets
 from fine_tune import Score, argument_parser, f1, fine_tune, open_model, run, seconds_of, share
 from labelled_records import load_parts, read_tagged
 from made_examples import functions, named
-from seqeval.metrics.sequence_labeling import get_entities
 from transformers import AutoModelForTokenClassification, DataCollatorForTokenClassification
+
+from hf_minilm.evaluation.entities import are_entity_tags, find_entities
 
 MAKERS = {"named": named, "functions": functions}
 NOTHING = "O"
@@ -30,7 +31,7 @@ Tags = list[list[str]]
 
 
 def load(source: str | None, limit: int | None, *, made: str = "named") -> datasets.DatasetDict:
-    """Load sentences of tagged words."""
+    """Load sentences: `tokens`, which are words, and `tags`."""
     return load_parts(source, read_tagged, MAKERS[made], limit=limit)
 
 
@@ -45,8 +46,8 @@ def encode(
     """Turn words into token ids, and tags into labels; `first_of` keeps the way back, and no model is given it."""
 
     def encode_batch(batch: dict[str, Any]) -> Any:
-        encoded = tokenizer(batch["words"], is_split_into_words=True, truncation=True, max_length=max_length)
-        encoded["first_of"] = [first_tokens(encoded.word_ids(row)) for row in range(len(batch["words"]))]
+        encoded = tokenizer(batch["tokens"], is_split_into_words=True, truncation=True, max_length=max_length)
+        encoded["first_of"] = [first_tokens(encoded.word_ids(row)) for row in range(len(batch["tokens"]))]
         encoded["labels"] = [
             [-100 if word is None else numbers[tags[word]] for word in first_of]
             for first_of, tags in zip(encoded["first_of"], batch["tags"], strict=True)
@@ -58,7 +59,7 @@ def encode(
 
 def tags_of_words(best: Any, sentences: datasets.Dataset, names: list[str]) -> Tags:
     """Read each word's tag at its first token; a word without one, as it was cut off, is tagged as no name."""
-    tags = [[NOTHING] * len(words) for words in sentences["words"]]
+    tags = [[NOTHING] * len(words) for words in sentences["tokens"]]
     for row, first_of in enumerate(sentences["first_of"]):
         for place, word in enumerate(first_of):
             if word is not None:
@@ -68,8 +69,8 @@ def tags_of_words(best: Any, sentences: datasets.Dataset, names: list[str]) -> T
 
 def score(predicted: Tags, right: Tags) -> Score:
     """Score names by F1, other tags by the share of words; what is drawn again for the interval is whole sentences."""
-    if all(tag == NOTHING or tag[:2] in ("B-", "I-") for tags in right for tag in tags):
-        said, true = ([set(get_entities(tags)) for tags in each] for each in (predicted, right))
+    if are_entity_tags([tag for tags in right for tag in tags]):
+        said, true = ([set(find_entities(tags)) for tags in each] for each in (predicted, right))
         hits = [len(found & there) for found, there in zip(said, true, strict=True)]
         return f1("F1 of names", hits, list(map(len, said)), list(map(len, true)))
     hits = [sum(map(str.__eq__, *pair)) for pair in zip(predicted, right, strict=True)]

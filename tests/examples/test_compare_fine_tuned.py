@@ -6,7 +6,7 @@ from pathlib import Path
 import compare_fine_tuned
 import made_examples
 import pytest
-from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+from transformers import AutoTokenizer, BertConfig, BertForPreTraining
 
 SCRIPT = Path(compare_fine_tuned.__file__)
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
@@ -20,7 +20,7 @@ def data(tmp_path: Path) -> list[Path]:
         paths.append(tmp_path / name)
         paths[-1].write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
     lines = "\n\n".join(
-        "\n".join(f"{word} {tag}" for word, tag in zip(record["words"], record["tags"], strict=True))
+        "\n".join(f"{word} {tag}" for word, tag in zip(record["tokens"], record["tags"], strict=True))
         for record in made_examples.named(50)
     )
     (tmp_path / "names.conll").write_text(lines, encoding="utf-8")
@@ -42,7 +42,7 @@ def test_a_native_model_chooses_its_own_learning_rate_and_all_figures_are_writte
     encoder: Path, data: list[Path], tmp_path: Path, run_script
 ) -> None:
     tokenizer = AutoTokenizer.from_pretrained(encoder)
-    BertForSequenceClassification(BertConfig(vocab_size=len(tokenizer), **SIZES)).save_pretrained(tmp_path / "bert")
+    BertForPreTraining(BertConfig(vocab_size=len(tokenizer), **SIZES)).save_pretrained(tmp_path / "bert")
     tokenizer.save_pretrained(tmp_path / "bert")
     options = ("--seeds", 1, "--epochs", 1, "--learning-rates", 1e-4, 4e-3, "--json", tmp_path / "figures.json")
     code, _, errors = run_script(encoder, tmp_path / "bert", data[0], *options)

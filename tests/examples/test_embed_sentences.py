@@ -14,7 +14,7 @@ SCRIPT = Path(embed_sentences.__file__)
 def test_translations_come_closer_and_an_embedding_is_the_mean_of_the_tokens(
     encoder: Path, tmp_path: Path, run_script
 ) -> None:
-    options = ("--limit", 400, "--epochs", 6, "--learning-rate", 4e-3, "--batch-size", 32, "--output", tmp_path / "out")
+    options = ("--limit", 300, "--epochs", 4, "--learning-rate", 4e-3, "--batch-size", 32, "--output", tmp_path / "out")
     code, printed, errors = run_script(encoder, *options)
     assert code == 0, errors
     before, after = (float(value) for value in re.findall(r"nearest is right ([\d.]+)", printed))

@@ -2,12 +2,11 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import classify_texts
 import numpy as np
 import pytest
-from fine_tune import attention_of, drawn_again, f1, matthews, pearson, share
+from fine_tune import argument_parser, attention_of, drawn_again, f1, matthews, pearson, share
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 from transformers import AutoModelForSequenceClassification, BertConfig
 
@@ -74,11 +73,11 @@ def test_training_without_padding_gives_the_weights_of_training_with_it(encoder:
     texts.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
     parts = classify_texts.load(str(texts), None)
     trained = []
-    for padded in (False, True):
-        options = {"padded": padded, "output": str(tmp_path / str(padded)), "untrained": False, "bf16": False}
-        numbers = {"epochs": 2.0, "learning_rate": 1e-3, "batch_size": 8, "max_length": 64, "seed": 0}
-        classify_texts.classify(SimpleNamespace(model=str(encoder), **options, **numbers), parts)
-        trained.append(AutoModelForSequenceClassification.from_pretrained(tmp_path / str(padded)))
+    for padding in ([], ["--padded"]):
+        output = str(tmp_path / f"trained{len(padding)}")
+        words = [str(encoder), "--epochs", "2", "--learning-rate", "1e-3", "--batch-size", "8", "--output", output]
+        classify_texts.classify(argument_parser("", data="").parse_args([*words, *padding]), parts)
+        trained.append(AutoModelForSequenceClassification.from_pretrained(output))
     before = AutoModelForSequenceClassification.from_pretrained(encoder).state_dict()
     body = [name for name in before if name.startswith("model.")]
     moved = [{name: model.state_dict()[name] - before[name] for name in body} for model in trained]

@@ -32,4 +32,4 @@ def test_stories_are_asked_about_where_no_file_is_given(decoder: Path, tmp_path:
     options = ("--limit", 40, "--epochs", 1, "--generate", 2, "--output", tmp_path / "out")
     code, printed, errors = run_script(decoder, *options)
     assert code == 0, errors
-    assert re.match(r"exactly right [\d.]+ \(.*\); 2 held-out prompts; trained in \d+ s", printed)
+    assert re.search(r"exactly right [\d.]+ \(.*\); 2 held-out prompts; trained in \d+ s", printed)

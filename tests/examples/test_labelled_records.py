@@ -59,27 +59,19 @@ def test_what_cannot_be_read_is_said_with_its_place(source: str, message: str, t
 
 def test_universal_dependencies_have_words_and_parts_of_speech_without_what_is_no_word(tmp_path: Path) -> None:
     assert read_tagged(write(tmp_path / "a.conllu.gz", CONLLU)) == [
-        {"words": ["Va", "de", "el"], "tags": ["VERB", "ADP", "DET"]},
-        {"words": ["Fin"], "tags": ["NOUN"]},
+        {"tokens": ["Va", "de", "el"], "tags": ["VERB", "ADP", "DET"]},
+        {"tokens": ["Fin"], "tags": ["NOUN"]},
     ]
 
 
 def test_names_are_read_from_iob2_from_any_conll_file_and_from_json_lines(tmp_path: Path) -> None:
-    expected = [{"words": ["New", "York", "#1"], "tags": ["B-LOC", "I-LOC", "O"]}]
+    expected = [{"tokens": ["New", "York", "#1"], "tags": ["B-LOC", "I-LOC", "O"]}]
     iob2 = write(
         tmp_path / "a.iob2", "# text = New York #1\n1\tNew\tB-LOC\t-\t-\n2\tYork\tI-LOC\t-\tx\n3\t#1\tO\t-\t-\n"
     )
     conll = write(tmp_path / "a.conll", "-DOCSTART- -X- O O\n\nNew NNP I-NP B-LOC\nYork NNP I-NP I-LOC\n#1 CD I-NP O\n")
     jsonl = write(tmp_path / "a.jsonl", json.dumps(expected[0]) + "\n")
     assert [read_tagged(path) for path in (iob2, conll, jsonl)] == [expected] * 3
-
-
-def test_a_sentence_with_fewer_tags_than_words_is_refused(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.jsonl", '{"words": ["a", "b"], "tags": ["O"]}\n')
-    with pytest.raises(ValueError, match=r"tags of sentence 1 \(1\) must be as many as its words"):
-        read_tagged(path)
-    with pytest.raises(ValueError, match=r"a.conll:1: columns \(1\) must be more than 1"):
-        read_tagged(write(tmp_path / "a.conll", "alone\n"))
 
 
 def numbered(number: int) -> list[dict[str, int]]:

@@ -5,7 +5,7 @@ import pytest
 
 from hf_minilm.data.world import World, text_of
 
-FIELDS = ("sentence1", "sentence2")
+FIELDS = ("text", "text_pair")
 MAKERS = (
     *("topics", "named", "functions", "questions", "claims"),
     *("similar", "translations", "instructions", "other_stories"),
@@ -46,28 +46,28 @@ def test_a_question_that_names_a_giver_has_an_answer_if_and_only_if_the_story_sa
 def test_a_claim_is_true_if_and_only_if_the_story_says_it() -> None:
     records = made_examples.claims(200)
     for record in records:
-        assert (record["sentence2"] in record["sentence1"]) == (record["label"] == "true")
+        assert (record["text_pair"] in record["text"]) == (record["label"] == "true")
     assert {record["label"] for record in records} == {"true", "false"}
 
 
 def test_similarity_is_the_share_of_units_that_two_texts_have_in_common() -> None:
     records = made_examples.similar(60)
-    assert {round(record["score"], 2) for record in records} == {0, 1.67, 3.33, 5}
+    assert {round(record["label"], 2) for record in records} == {0, 1.67, 3.33, 5}
     for record in records:
         first, second = (sorted(part.strip() for part in record[field].split(".")) for field in FIELDS)
-        assert (first == second) == (record["score"] == 5)
+        assert (first == second) == (record["label"] == 5)
 
 
 def test_every_person_is_tagged_and_one_place_in_each_story() -> None:
     for record in made_examples.named(40):
-        tagged = {word for word, tag in zip(record["words"], record["tags"], strict=True) if tag == "B-PER"}
-        assert tagged == NAMES & set(record["words"])
+        tagged = {word for word, tag in zip(record["tokens"], record["tags"], strict=True) if tag == "B-PER"}
+        assert tagged == NAMES & set(record["tokens"])
         assert (record["tags"].count("B-LOC"), record["tags"].count("I-LOC")) == (1, 1)
         assert record["tags"].index("I-LOC") == record["tags"].index("B-LOC") + 1
 
 
 def test_functions_are_the_grammars_own() -> None:
     for (_, story), record in zip(made_examples.stories(20), made_examples.functions(20), strict=True):
-        assert text_of(record["words"]) == text_of(story.words)
+        assert text_of(record["tokens"]) == text_of(story.words)
         heads = [word for word, role in zip(story.words, story.roles, strict=True) if role.startswith("head")]
-        assert [w for w, tag in zip(record["words"], record["tags"], strict=True) if tag == "head"] == heads
+        assert [w for w, tag in zip(record["tokens"], record["tags"], strict=True) if tag == "head"] == heads
