@@ -1,10 +1,8 @@
 """`hf-minilm check`: measure what must not change what a model computes, and print one table."""
 
 import argparse
-import contextlib
-import json
 from collections.abc import Iterator
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -65,13 +63,14 @@ def _opened(name: str) -> "Iterator[tuple[str, PreTrainedModel]]":
     import torch
     from transformers import AutoConfig
 
+    from ..evaluation.saved_models import refuse_weights_elsewhere, unreadable_is_one_line
     from ..model.modeling_minilm import MiniLMModel
     from ..model.modeling_minilm_seq2seq import MiniLMSeq2SeqModel
 
-    _refuse_weights_elsewhere(Path(name))
+    refuse_weights_elsewhere(Path(name))
     # Neither code nor pickles of the folder's are run.
     how: dict[str, Any] = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
-    with _unreadable_is_one_line(name):
+    with unreadable_is_one_line(name):
         kind = AutoConfig.from_pretrained(name, trust_remote_code=False).model_type
         if kind == MiniLMSeq2SeqModel.config_class.model_type:
             opened = list(_stacks(name, MiniLMSeq2SeqModel.from_pretrained(name, **how)))
@@ -80,29 +79,6 @@ def _opened(name: str) -> "Iterator[tuple[str, PreTrainedModel]]":
         else:
             raise ValueError(f"model ({name}, a {kind}) must be one of this package; give another.")
     yield from opened
-
-
-@contextlib.contextmanager
-def _unreadable_is_one_line(name: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError, MemoryError):
-        raise
-    except Exception as error:  # transformers, safetensors and torch each have classes of their own
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"model ({name}) must be whole; save it again ({reason}).") from error
-
-
-def _refuse_weights_elsewhere(folder: Path) -> None:
-    """Raise ValueError for a folder whose index of weights leads out of it: transformers follows any path there."""
-    for index in folder.glob("*.index.json") if folder.is_dir() else ():
-        try:
-            files = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-            outside = [file for file in files if PurePath(file).name != file or file in ("", "..") or "\\" in file]
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise ValueError(f"index of weights ({index}) must be JSON with a weight_map; save it again.") from error
-        if outside:
-            raise ValueError(f"index of weights ({index}) must name files beside it, not {outside[0]}; save it again.")
 
 
 def _built() -> "Iterator[tuple[str, PreTrainedModel]]":

@@ -47,7 +47,7 @@ def evaluate_classification(
     logits = np.stack(list(_outputs(model, tokenizer, encoded, lambda output: output.logits)))
     if model.config.num_labels == 1:
         return _correlations(logits[:, 0], np.array([float(example.label) for example in examples]), seed=seed)
-    numbers = {str(name): int(number) for name, number in (model.config.label2id or {}).items()}
+    numbers = {name: number for number, name in enumerate(_class_names(model))}
     right = np.array([_class_number(example.label, numbers) for example in examples])
     predicted = logits.argmax(-1)
     return _class_figures(predicted, right, counted="texts", seed=seed)
@@ -70,8 +70,7 @@ def evaluate_tagging(
     longest, most = max(len(each["input_ids"]) for each in encoded), longest_text(model, tokenizer)
     if longest > most:
         raise ValueError(f"tokens of a sentence ({longest}) must be at most {most} for this model; divide it.")
-    config: Any = model.config
-    names = [str(config.id2label[number]) for number in range(config.num_labels)]
+    names = _class_names(model)
     predicted: list[list[str]] = []
     outputs = _outputs(model, tokenizer, encoded, lambda output: output.logits)
     for sentence, each, logits in zip(sentences, encoded, outputs, strict=True):
@@ -122,6 +121,11 @@ def evaluate_spans(
 def _refuse_other_head(model: PreTrainedModel, ending: str) -> None:
     if not type(model).__name__.endswith(ending):
         raise ValueError(f"model (a {type(model).__name__}) must be a ...{ending} for this suite; fine-tune one.")
+
+
+def _class_names(model: PreTrainedModel) -> list[str]:
+    config: Any = model.config
+    return [str(config.id2label[number]) for number in range(config.num_labels)]
 
 
 def _class_number(label: str | int | float, numbers: dict[str, int]) -> int:

@@ -117,6 +117,8 @@ def evaluate_pseudo_perplexity(
 ) -> dict[str, Figure]:
     """Measure the same from the pseudo-log-likelihoods of sentences; see `text_scores`.
 
+    Sentences that are longer than the model can read are passed over.
+
     Args:
         scorer: A masked model's.
         tokenizer: Its tokenizer.
@@ -131,7 +133,7 @@ def evaluate_pseudo_perplexity(
     if len(sentences) > limit:
         sentences = random.Random(seed).sample(sentences, limit)
     sizes = token_bytes(tokenizer)
-    scores = [score for score in scorer.score(sentences) if score is not None]
+    scores = [score for score in scorer.score(sentences) if score is not None]  # without sentences that are too long
     sums = [(-score.nats, len(score.tokens), sizes[list(score.tokens)].sum()) for score in scores]
     figures = _loss_figures(sums, resampled="sentences", seed=seed)
     return {f"pseudo_{metric}": figure for metric, figure in figures.items()}
@@ -206,9 +208,9 @@ def _next_sentences_right(model: PreTrainedModel, pairs: Sequence[UnpackedSequen
         by_length[len(pair.input_ids)].append(pair)
     with evaluating(model) as device:
         for length, group in by_length.items():
-            for chunk in (
-                group[at : at + _LARGEST_BATCH // length] for at in range(0, len(group), _LARGEST_BATCH // length)
-            ):
+            most = max(1, _LARGEST_BATCH // length)
+            for first in range(0, len(group), most):
+                chunk = group[first : first + most]
                 input_ids = torch.tensor([pair.true_ids for pair in chunk], device=device)
                 types = torch.stack([pair.token_type_ids for pair in chunk]).to(device)
                 output = model(input_ids=input_ids, token_type_ids=types)

@@ -16,6 +16,7 @@ from torch import nn
 from ..data.world_probes import Probe
 from .intervals import wilson_interval
 from .language_model import predicts_next_token
+from .text_scores import begin_token
 from .token_scores import Query, target_log_probabilities
 
 
@@ -97,4 +98,4 @@ def _masked_query(tokenizer: Any, probe: Probe, word: str) -> Query:
 def _causal_query(tokenizer: Any, probe: Probe, word: str) -> Query:
     text = probe.prefix + word + probe.suffix
     ids = tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
-    return Query((tokenizer.bos_token_id, *ids), tuple(range(len(ids))), ids)
+    return Query((begin_token(tokenizer), *ids), tuple(range(len(ids))), ids)

@@ -1,6 +1,9 @@
 """A saved model and its tokenizer, opened with the head that it was saved with."""
 
-from pathlib import Path
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
@@ -34,7 +37,7 @@ _HEADS: dict[str, Any] = {
 
 
 def open_model(folder_or_name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Open a model of this package or of transformers, in float32, with safetensors and no code of its own.
+    """Open a model of this package or of transformers, in float32, on CUDA where there is one, with no code of its own.
 
     Args:
         folder_or_name: A folder, or a name on the Hub.
@@ -43,23 +46,21 @@ def open_model(folder_or_name: str) -> tuple[PreTrainedModel, PreTrainedTokenize
         ValueError: If the folder does not say which head the model has, or has another one, or is damaged.
         OSError: If there is no such model.
     """
+    if _is_path(folder_or_name) and not Path(folder_or_name).is_dir():
+        raise FileNotFoundError(f"model ({folder_or_name}) must be a folder that exists; check the path.")
+    refuse_weights_elsewhere(Path(folder_or_name))
     tokenizer = load_tokenizer(folder_or_name)
-    try:
+    with unreadable_is_one_line(folder_or_name):
         config = AutoConfig.from_pretrained(folder_or_name, trust_remote_code=False)
         model = _class_for(config, folder_or_name).from_pretrained(
             folder_or_name, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
         )
-    except (OSError, ValueError, MemoryError):
-        raise
-    except Exception as error:  # transformers, safetensors and torch each have classes of their own
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"model ({folder_or_name}) must be whole; save it again ({reason}).") from error
     if len(tokenizer) > model.config.vocab_size:
         raise ValueError(
             f"tokens of the tokenizer ({len(tokenizer)}) must be at most the model's {model.config.vocab_size}; "
             "give the tokenizer that belongs to the model."
         )
-    return model, tokenizer
+    return model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
 
 
 def _class_for(config: Any, name: str) -> Any:
@@ -68,6 +69,35 @@ def _class_for(config: Any, name: str) -> Any:
     if found is None:
         raise ValueError(f"model ({name}, {architecture}) must end in one of {', '.join(_HEADS)}; save it with a head.")
     return found
+
+
+def _is_path(name: str) -> bool:
+    """Return whether a name cannot be one on the Hub, which has one slash at most and begins with a letter or digit."""
+    return name.startswith((".", "/", "~")) or name.rstrip("/").count("/") > 1
+
+
+@contextlib.contextmanager
+def unreadable_is_one_line(name: str) -> Iterator[None]:
+    """Turn whatever a damaged model raises while it is opened into a ValueError of one line."""
+    try:
+        yield
+    except (OSError, ValueError, MemoryError):
+        raise
+    except Exception as error:  # transformers, safetensors and torch each have classes of their own
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"model ({name}) must be whole; save it again ({reason}).") from error
+
+
+def refuse_weights_elsewhere(folder: Path) -> None:
+    """Raise ValueError for a folder whose index of weights leads out of it: transformers follows any path there."""
+    for index in folder.glob("*.index.json") if folder.is_dir() else ():
+        try:
+            files = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            outside = [file for file in files if PurePath(file).name != file or file in ("", "..") or "\\" in file]
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise ValueError(f"index of weights ({index}) must be JSON with a weight_map; save it again.") from error
+        if outside:
+            raise ValueError(f"index of weights ({index}) must name files beside it, not {outside[0]}; save it again.")
 
 
 def model_folder(folder_or_name: str) -> Path | None:

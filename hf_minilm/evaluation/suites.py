@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import TypeVar
 
+from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.corpus import Corpus
@@ -41,8 +42,8 @@ class EvaluationSettings:
 
     Attributes:
         scoring: How texts are scored: `auto`, `masked`, `causal` or `hybrid`; see `text_scores`.
-        limit: Most examples of a suite: windows, sentences, pairs of each paradigm, texts or questions. None: 4,096
-            windows, 1,000 sentences, and all of the others.
+        limit: Most examples of a suite: windows, sentences, pairs of each paradigm, probes of each kind, texts or
+            questions. None: 4,096 windows, 1,000 sentences, 100 probes, and all of the others.
         length: Most tokens of a window of held-out text.
         language: Whose articles are left out of answers; see `answers.ARTICLES`.
         training_text: What the model was trained on, as `Corpus` takes it: then `pairs` says which of them have no word
@@ -223,9 +224,9 @@ def _pairs(task: _Task) -> dict[str, Figure]:
         known = frozenset(word for document in documents for word in words_of(document.text))
     scorer = TextScorer(task.model, task.tokenizer, scoring=settings.scoring)
     begin = time.perf_counter()
-    measured = evaluate_pairs(
-        scorer, read_pairs(task.source), seed=settings.seed, limit=settings.limit, known_words=known
-    )
+    # Without a terminal nothing is shown.
+    pairs = tqdm(read_pairs(task.source), unit=" pairs", disable=None)
+    measured = evaluate_pairs(scorer, pairs, seed=settings.seed, limit=settings.limit, known_words=known)
     speed = measured.num_pairs / (time.perf_counter() - begin)
     task.notes.append(f"{scorer.scoring} scores of whole sentences; a tie counts one half: {measured.num_ties:,}")
     task.notes.append(f"{speed:,.0f} pairs a second")

@@ -16,7 +16,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast
 
 import torch
 from tokenizers import Encoding
@@ -27,8 +27,7 @@ from ..model.modeling_minilm import LanguageModelHead, MiniLMForCausalLM, MiniLM
 from .language_model import predicts_next_token
 from .token_scores import Query, target_log_probabilities
 
-Scoring = Literal["auto", "masked", "causal", "hybrid"]
-SCORINGS: tuple[str, ...] = get_args(Scoring)
+SCORINGS = ("auto", "masked", "causal", "hybrid")
 
 _TEXTS_AT_ONCE = 2_000
 
@@ -54,24 +53,26 @@ class _Text:
     """A text's tokens as the tokenizer frames them.
 
     Attributes:
+        text: The text.
         ids: All of them.
         words: The number of each token's word; None: a token of the frame.
         spans: Where each token begins and ends in the text.
     """
 
+    text: str
     ids: tuple[int, ...]
     words: tuple[int | None, ...]
     spans: tuple[tuple[int, int], ...]
 
     @classmethod
-    def of(cls, encoding: Encoding) -> "_Text":
+    def of(cls, text: str, encoding: Encoding) -> "_Text":
         """Read what the tokenizer made of a text."""
         # A token that was added to the vocabulary by hand is of no word: it is one by itself, numbered from -1 down.
         words = tuple(
             None if is_frame else (-1 - place if word is None else word)
             for place, (word, is_frame) in enumerate(zip(encoding.word_ids, encoding.special_tokens_mask, strict=True))
         )
-        return cls(tuple(encoding.ids), words, tuple(encoding.offsets))
+        return cls(text, tuple(encoding.ids), words, tuple(encoding.offsets))
 
     @property
     def tokens(self) -> tuple[int, ...]:
@@ -79,16 +80,15 @@ class _Text:
         return tuple(token for token, word in zip(self.ids, self.words, strict=True) if word is not None)
 
     def is_intact(self, unknown: int | None) -> bool:
-        """Return whether no word is unknown, and none has as many tokens as characters, but for those of one."""
-        places: dict[int, list[int]] = defaultdict(list)
-        for place, word in enumerate(self.words):
-            if word is not None:
-                places[word].append(place)
-        for tokens in places.values():
-            characters = self.spans[tokens[-1]][1] - self.spans[tokens[0]][0]
-            if len(tokens) > 1 and len(tokens) >= characters:
-                return False
-        return unknown is None or unknown not in self.tokens
+        """Return whether nothing is unknown, and no word of several characters has a token for each of them."""
+        pieces: dict[int, list[str]] = defaultdict(list)
+        for word, (start, stop) in zip(self.words, self.spans, strict=True):
+            piece = self.text[start:stop].strip()  # a byte-level token may be a space, or begin with one
+            if word is not None and piece:
+                pieces[word].append(piece)
+        # Tokens that are parts of one character all span it, so there may be more of them.
+        is_apart = (len(found) > 1 and max(map(len, found)) == 1 for found in pieces.values())
+        return (unknown is None or unknown not in self.tokens) and not any(is_apart)
 
 
 class TextScorer:
@@ -128,7 +128,10 @@ class TextScorer:
         return scores
 
     def _score(self, texts: Sequence[str]) -> list[TextScore | None]:
-        encoded = [_Text.of(encoding) for encoding in self._encoder.encode_batch(list(texts))]
+        encoded = [
+            _Text.of(text, encoding)
+            for text, encoding in zip(texts, self._encoder.encode_batch(list(texts)), strict=True)
+        ]
         asked = [place for place, text in enumerate(encoded) if self._fits(text)]
         logs: list[list[float]] = [[] for _ in encoded]
         for model, build in zip(self._models, self._builders, strict=True):
@@ -224,5 +227,10 @@ def begin_token(tokenizer: PreTrainedTokenizerBase) -> int:
 def longest_text(model: Any, tokenizer: PreTrainedTokenizerBase) -> int:
     """Return the most tokens that a model can read, special ones included."""
     positions = getattr(model.config, "max_position_embeddings", None)
-    # RoBERTa's positions begin after its padding token's, and its tokenizer alone says how many are left.
-    return min(tokenizer.model_max_length, positions or tokenizer.model_max_length)
+    if positions is None:
+        return tokenizer.model_max_length
+    embeddings = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)
+    padding = getattr(embeddings, "padding_idx", None)
+    if padding is not None:  # RoBERTa counts positions from there on
+        positions -= padding + 1
+    return min(tokenizer.model_max_length, positions)

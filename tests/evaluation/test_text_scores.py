@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel
+from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel, RobertaConfig, RobertaForMaskedLM
 
 from hf_minilm import MiniLMForCausalLM, MiniLMForMaskedLM, MiniLMForPreTraining
-from hf_minilm.evaluation.text_scores import TextScorer, both_directions
+from hf_minilm.evaluation.text_scores import TextScorer, both_directions, longest_text
 
 TEXT = "The children sleep."
 
@@ -101,6 +101,17 @@ def test_a_scoring_that_is_not_the_models_is_refused(tiny_model, piece_tokenizer
         TextScorer(tiny_model(MiniLMForMaskedLM, byte_tokenizer), byte_tokenizer)
 
 
+def test_positions_that_begin_after_the_padding_tokens_are_not_counted(piece_tokenizer):
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    size = len(piece_tokenizer)
+    roberta = RobertaForMaskedLM(RobertaConfig(vocab_size=size, max_position_embeddings=10, pad_token_id=0, **sizes))
+    assert longest_text(roberta, piece_tokenizer) == 9
+    fits, too_long = "a a a a a a a", "a a a a a a a a"
+    scores = TextScorer(roberta, piece_tokenizer).score([fits, too_long])
+    assert len(scores[0].tokens) == 7
+    assert scores[1] is None
+
+
 def test_a_special_token_that_a_text_spells_out_is_text(tiny_model, piece_tokenizer):
     (score,) = TextScorer(tiny_model(MiniLMForMaskedLM, piece_tokenizer), piece_tokenizer).score(["a [MASK]"])
     assert piece_tokenizer.mask_token_id not in score.tokens
@@ -134,3 +145,12 @@ def test_a_word_in_single_characters_or_without_a_token_is_not_intact(tiny_model
     assert short.is_intact
     assert not letters.is_intact
     assert not unknown.is_intact
+
+
+def test_a_space_before_a_byte_level_word_is_no_character_of_it(tiny_model, byte_tokenizer):
+    scorer = TextScorer(tiny_model(MiniLMForCausalLM, byte_tokenizer), byte_tokenizer)
+    assert byte_tokenizer.tokenize(" %") == ["Ġ", "%"]
+    spaced, letters, bytes_of_one = scorer.score(["the house %", "the xqx", "the 漢"])
+    assert spaced.is_intact
+    assert not letters.is_intact
+    assert not bytes_of_one.is_intact

@@ -1,0 +1,37 @@
+"""What a figure was measured with, without a name of a machine or a folder of a person."""
+
+import platform
+
+import pytest
+import torch
+
+from hf_minilm.evaluation.provenance import describe_command, describe_hardware, describe_versions, source_name
+
+
+def test_a_command_keeps_no_absolute_folder():
+    words = ["evaluate", "/home/ana/model", "pairs:/home/ana/zorro", "heldout:texts/a.txt", "--x=~/b.txt", "hub:a/b"]
+    assert describe_command(words) == "evaluate model pairs:zorro heldout:texts/a.txt --x=b.txt hub:a/b"
+    assert describe_command(["a b"]) == "'a b'"
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("/home/ana/zorro", "zorro"),
+        ("texts/", "texts"),
+        ("a/pairs/*.txt", "pairs/*.txt"),
+        ("*.txt", "*.txt"),
+        ("hub:a/b@test", "hub:a/b@test"),
+        ("builtin:world", "builtin:world"),
+        ("es,en", "es,en"),
+    ],
+)
+def test_a_source_is_called_by_its_last_part(source, name):
+    assert source_name(source) == name
+
+
+def test_hardware_and_versions_say_nothing_of_the_host():
+    described = str(describe_hardware(torch.device("cpu"))) + str(describe_versions())
+    assert torch.__version__ in described
+    assert "'device': 'cpu'" in described
+    assert platform.node() not in described or not platform.node()
