@@ -3,9 +3,20 @@
 import runpy
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+import torch
 from transformers.utils import logging
+
+from hf_minilm import MiniLMConfig, MiniLMForCausalLM, MiniLMForPreTraining
+from hf_minilm.data.tokenizer import train_tokenizer
+from hf_minilm.data.world import World
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+# Scripts that share a module find it beside them, as they do when they are run by name.
+sys.path.insert(0, str(EXAMPLES))
+SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
 @pytest.fixture
@@ -26,3 +37,25 @@ def run_script(
     yield run
     logging.set_verbosity(verbosity)
     logging.enable_progress_bar()
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the folder of an encoder with initial weights and a tokenizer of whole words."""
+    return saved_model(tmp_path_factory.mktemp("encoder"), MiniLMForPreTraining, "wordpiece")
+
+
+@pytest.fixture(scope="session")
+def decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the folder of a decoder with initial weights."""
+    return saved_model(tmp_path_factory.mktemp("decoder"), MiniLMForCausalLM, "bytelevel_bpe")
+
+
+def saved_model(folder: Path, model_class: type, kind: str) -> Path:
+    """Save a small model of the built-in stories' words."""
+    tokenizer = train_tokenizer(World().documents(200), kind=kind, vocab_size="auto")
+    torch.manual_seed(0)
+    ends = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    model_class(MiniLMConfig(vocab_size=len(tokenizer), **SIZES, **ends)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
