@@ -4,8 +4,6 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .saved_models import refuse_weights_elsewhere, unreadable_is_one_line
-
 if TYPE_CHECKING:
     from ..inspection.reading import Reading
 
@@ -59,6 +57,7 @@ def _read(name: str, text: str, *, second: str | None) -> "Reading":
     from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoTokenizer
     from transformers.utils import logging
 
+    from ..conversion.opening import refuse_weights_elsewhere, unreadable_is_one_line
     from ..inspection.reading import read_text
 
     # Loading would report a head's weights as left over, and draw a bar for what takes a moment.

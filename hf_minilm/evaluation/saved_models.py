@@ -1,9 +1,6 @@
 """A saved model and its tokenizer, opened with the head that it was saved with."""
 
-import contextlib
-import json
-from collections.abc import Iterator
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +19,7 @@ from transformers import (
 
 import hf_minilm  # noqa: F401 -- registers the architecture
 
+from ..conversion.opening import refuse_weights_elsewhere, unreadable_is_one_line
 from ..data.tokenizer import load_tokenizer
 
 _HEADS: dict[str, Any] = {
@@ -74,30 +72,6 @@ def _class_for(config: Any, name: str) -> Any:
 def _is_path(name: str) -> bool:
     """Return whether a name cannot be one on the Hub, which has one slash at most and begins with a letter or digit."""
     return name.startswith((".", "/", "~")) or name.rstrip("/").count("/") > 1
-
-
-@contextlib.contextmanager
-def unreadable_is_one_line(name: str) -> Iterator[None]:
-    """Turn whatever a damaged model raises while it is opened into a ValueError of one line."""
-    try:
-        yield
-    except (OSError, ValueError, MemoryError):
-        raise
-    except Exception as error:  # transformers, safetensors and torch each have classes of their own
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"model ({name}) must be whole; save it again ({reason}).") from error
-
-
-def refuse_weights_elsewhere(folder: Path) -> None:
-    """Raise ValueError for a folder whose index of weights leads out of it: transformers follows any path there."""
-    for index in folder.glob("*.index.json") if folder.is_dir() else ():
-        try:
-            files = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-            outside = [file for file in files if PurePath(file).name != file or file in ("", "..") or "\\" in file]
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise ValueError(f"index of weights ({index}) must be JSON with a weight_map; save it again.") from error
-        if outside:
-            raise ValueError(f"index of weights ({index}) must name files beside it, not {outside[0]}; save it again.")
 
 
 def model_folder(folder_or_name: str) -> Path | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult
 
-from ..evaluation.minimal_pairs import wilson_interval
+from ..evaluation.intervals import wilson_interval
 from .corpora import corpora_of, dataset_names
 from .record import Record
 
