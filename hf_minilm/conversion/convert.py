@@ -142,7 +142,8 @@ def to_native(model: PreTrainedModel | str | Path, architecture: str, *, revisio
         ours, extra = _as_class(model, head.our_class, prefix=head.prefixes[0])
     else:
         ours, missing, extra = open_weights(name, head.our_class, revision=revision)
-        refuse_tensors(missing=missing)
+        is_whole, body = head.ours == our_class, f"{head.our_class.base_model_prefix}."
+        refuse_tensors(missing=missing, extra=[key for key in extra if is_whole or key.startswith(body)])
         tokenizer = open_tokenizer(name, revision=revision)
     native = built_empty(head.native_class, native_config, **head.arguments)
     wanted.prepare(native, config)

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Any, cast
 
+import torch
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils._validators import validate_repo_id
+from safetensors import safe_open
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 from transformers.utils.hub import cached_file
@@ -26,6 +28,7 @@ _TOKENIZER_FILES = (
     "tokenizer.model",
     "spiece.model",
 )
+_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _MAY_BE_MISSING: dict[str, Any] = {
     "_raise_exceptions_for_missing_entries": False,
     "_raise_exceptions_for_connection_errors": False,
@@ -56,7 +59,7 @@ def open_config(name: str, *, revision: str | None = None) -> PreTrainedConfig:
 def open_weights(
     name: str, model_class: type[PreTrainedModel], *, revision: str | None = None, **arguments: Any
 ) -> tuple[PreTrainedModel, list[str], list[str]]:
-    """Open a model as a class, in the dtype of its weights.
+    """Open a model as a class, in a dtype that holds its weights as they are.
 
     Returns:
         The model, the names that its file lacks, and those in the file that it has no place for.
@@ -69,13 +72,33 @@ def open_weights(
         model, loading = cast(Any, model_class).from_pretrained(
             name,
             revision=revision,
-            dtype="auto",
+            dtype=_stored_dtype(name, revision=revision),
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
             **arguments,
         )
     return model.eval(), sorted(loading["missing_keys"]), sorted(loading["unexpected_keys"])
+
+
+def _stored_dtype(name: str, *, revision: str | None) -> torch.dtype | str:
+    """Find the dtype that holds all weights of a model's files without loss; its configuration may name another one."""
+    where: dict[str, Any] = {"revision": revision, **_MAY_BE_MISSING}
+    paths = [cached_file(name, "model.safetensors", **where)]
+    index = None if paths[0] else cached_file(name, "model.safetensors.index.json", **where)
+    if index is not None:
+        shards = set(json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].values())
+        paths = [cached_file(name, shard, **where) for shard in shards]
+    stored = {code for path in paths if path is not None for code in _dtypes_in(path)}
+    found = [dtype for code, dtype in _DTYPES.items() if code in stored]
+    if not found:
+        return "auto"  # and transformers says what is missing
+    return found[0] if len(found) == 1 or torch.float64 in found else torch.float32
+
+
+def _dtypes_in(path: str) -> set[str]:
+    with safe_open(path, framework="pt") as file:
+        return {file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118 (a file is no dictionary)
 
 
 def open_native(

@@ -2,8 +2,8 @@
 
 import json
 import shutil
-import tempfile
 from pathlib import Path
+from uuid import uuid4
 
 import torch
 from safetensors import safe_open
@@ -35,8 +35,9 @@ def save(converted: Converted, folder: Path) -> None:
         OSError: If it cannot be written.
     """
     refuse_used_folder(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    writing = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    folder = folder.resolve()
+    writing = folder.with_name(f".{folder.name}.{uuid4().hex}")
+    writing.mkdir(parents=True)
     try:
         with silent():
             converted.model.save_pretrained(writing)
@@ -46,7 +47,6 @@ def save(converted: Converted, folder: Path) -> None:
             converted.tokenizer.save_pretrained(writing)
             record["proof"]["texts_with_equal_token_ids"] = _check_saved_tokenizer(converted.tokenizer, writing)
         (writing / RECORD_FILE).write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
-        writing.chmod(0o755)
         writing.replace(folder)
     finally:
         shutil.rmtree(writing, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 import transformers
 
 from hf_minilm.conversion import ARCHITECTURES
@@ -84,3 +85,12 @@ CASES = [
 
 def config_of(architecture: str, choice: str, **fields: Any) -> transformers.PreTrainedConfig:
     return ARCHITECTURES[architecture].config_class(**CHOICES[architecture][choice], **fields)
+
+
+def randomise(model: transformers.PreTrainedModel) -> transformers.PreTrainedModel:
+    """Give every weight a value of its own, norms and biases too, so large that attention is far from even."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.15)
+    return model.eval()

@@ -96,7 +96,7 @@ def test_the_record_says_what_was_compared_and_how_far_apart_it_was(native_folde
     assert record["from"] == "llama (LlamaForCausalLM)"
     assert record["to"] == "hf_minilm (MiniLMForCausalLM)"
     assert record["dtype_of_weights"] == "float32"
-    assert record["proof"]["greedy"] == {"prompts": 2, "tokens_each": 32, "equal": 64}
+    assert record["proof"]["greedy"] == {"prompts": 4, "tokens_each": 32, "equal": 128}
     assert set(record["proof"]["largest_difference"]) == {"logits", "hidden_states"}
     assert set(record["proof"]["tokens_read"]) == {"random rows", "text"}
     assert record["proof"]["texts_with_equal_token_ids"] == len(proof.SENTENCES)
@@ -110,6 +110,37 @@ def test_weights_keep_their_dtype(dtype, native_folder, tmp_path):
     assert {tensor.dtype for tensors in weights for tensor in tensors.values()} == {dtype}
     assert all(torch.equal(tensor, weights[2][name]) for name, tensor in weights[0].items())
     assert json.loads((tmp_path / "ours" / "config.json").read_text())["dtype"] == str(dtype).removeprefix("torch.")
+
+
+def test_weights_keep_their_dtype_whatever_the_configuration_says(native_folder, tmp_path):
+    folder = native_folder("bert")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "dtype": "bfloat16"}))
+    run("import", folder, tmp_path / "ours")
+    before, after = load_file(folder / "model.safetensors"), load_file(tmp_path / "ours" / "model.safetensors")
+    assert torch.equal(after["model.embeddings.norm.bias"], before["bert.embeddings.LayerNorm.bias"])
+    assert {tensor.dtype for tensor in after.values()} == {torch.float32}
+
+
+def test_weights_of_two_dtypes_are_kept_in_the_one_that_holds_both(native_folder, tmp_path):
+    folder = native_folder("bert", dtype=torch.bfloat16)
+    tensors = load_file(folder / "model.safetensors")
+    fine = tensors["bert.embeddings.LayerNorm.bias"].float() + 1e-7
+    change_tensors(folder, **{"bert.embeddings.LayerNorm.bias": fine})
+    run("import", folder, tmp_path / "ours")
+    after = load_file(tmp_path / "ours" / "model.safetensors")
+    assert torch.equal(after["model.embeddings.norm.bias"], fine)
+    assert torch.equal(
+        after["model.embeddings.norm.weight"], tensors["bert.embeddings.LayerNorm.weight"].to(torch.float32)
+    )
+
+
+def test_a_model_in_several_files_is_read(native_folder, tmp_path):
+    folder = native_folder("gpt2", dtype=torch.bfloat16)
+    AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder / "sharded", max_shard_size="20KB")
+    assert len(list((folder / "sharded").glob("*.safetensors"))) > 1
+    assert run("import", folder / "sharded", tmp_path / "ours") == 0
+    assert load_file(tmp_path / "ours" / "model.safetensors")["model.norm.weight"].dtype == torch.bfloat16
 
 
 def test_labels_dropouts_and_settings_of_generation_go_along(native_folder, tmp_path):
@@ -205,6 +236,14 @@ def test_a_missing_tensor_and_one_too_many_are_named(native_folder, tmp_path, ca
     line = only_line(capsys)
     assert f"1 missing: {missing}" in line
     assert "1 without a counterpart: bert.encoder.layer.1.adapter.weight" in line
+
+
+def test_a_tensor_too_many_in_a_model_of_ours_is_named(native_folder, tmp_path, capsys):
+    run("import", native_folder(), tmp_path / "ours")
+    change_tensors(tmp_path / "ours", **{"model.layers.0.adapter.weight": torch.zeros(3)})
+    for architecture in ("bert", "roberta"):
+        assert run("export", tmp_path / "ours", tmp_path / "back", "--to", architecture) == 2
+        assert "1 without a counterpart: model.layers.0.adapter.weight" in only_line(capsys)
 
 
 def test_what_the_configuration_gives_may_lie_in_the_file(native_folder, tmp_path):
