@@ -6,7 +6,7 @@ A table of `Names` is read in both directions. Most tensors only change their na
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -181,8 +181,8 @@ def own_names(model: PreTrainedModel) -> set[str]:
 
 def untie(model: PreTrainedModel, name: str) -> None:
     """Let a tensor that a class ties to another one be its own, as it becomes by opening a file that has both."""
-    keys = cast(dict[str, str], model._tied_weights_keys)
-    model._tied_weights_keys = {target: source for target, source in keys.items() if target != name}
+    keys = model._tied_weights_keys.items()
+    model._tied_weights_keys = {target: source for target, source in keys if target != name}
     del model.all_tied_weights_keys[name]
 
 

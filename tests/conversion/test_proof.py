@@ -82,7 +82,7 @@ def test_weights_that_are_not_finite_prove_nothing(native_model):
 @pytest.mark.parametrize("architecture", [name for name in CHOICES if name not in ("bert", "roberta")])
 def test_decoders_write_the_same_tokens(architecture, native_model):
     proof = from_native(native_model(architecture)).proof
-    assert (proof.prompts, proof.greedy_tokens, proof.greedy_equal) == (2, GREEDY_TOKENS, 2 * GREEDY_TOKENS)
+    assert (proof.prompts, proof.greedy_tokens, proof.greedy_equal) == (4, GREEDY_TOKENS, 4 * GREEDY_TOKENS)
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "llama", "mistral", "qwen3"])
@@ -144,7 +144,13 @@ def test_rows_longer_than_the_positions_are_not_asked_for(randomised):
     config = config_of("gpt2", "plain")
     config.n_positions = 8
     proof = from_native(randomised(ARCHITECTURES["gpt2"].heads[0].native_class, config)).proof
-    assert proof.greedy_tokens == 3
+    assert (proof.greedy_tokens, proof.greedy_equal) == (7, 28)
+
+
+def test_a_large_model_writes_the_tokens_of_all_prompts_together(native_model, monkeypatch):
+    monkeypatch.setattr("hf_minilm.conversion.proof._LARGE", 100)
+    proof = from_native(native_model("llama")).proof
+    assert (proof.prompts, proof.greedy_tokens, proof.greedy_equal) == (4, GREEDY_TOKENS // 4, GREEDY_TOKENS)
 
 
 def test_ours_that_was_trained_here_becomes_native_and_comes_back_with_the_same_bits():
