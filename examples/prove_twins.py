@@ -106,9 +106,8 @@ def random_model(architecture: str, native_class: type[PreTrainedModel], **argum
     model = native_class(ARCHITECTURES[architecture].config_class(**BASE_SIZES.get(architecture, {})), **arguments)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if (
-                "embed_positions" not in name
-            ):  # Marian keeps its sinusoids, which are the same in all models, among them
+            # Among Marian's are its sinusoids, which are the same in every model.
+            if "embed_positions" not in name:
                 parameter.add_(torch.randn_like(parameter) * 0.02)
     return model
 
