@@ -105,8 +105,10 @@ def random_model(architecture: str, native_class: type[PreTrainedModel], **argum
     torch.manual_seed(0)
     model = native_class(ARCHITECTURES[architecture].config_class(**BASE_SIZES.get(architecture, {})), **arguments)
     with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.02)
+        for name, parameter in model.named_parameters():
+            # Among Marian's are its sinusoids, which are the same in every model.
+            if "embed_positions" not in name:
+                parameter.add_(torch.randn_like(parameter) * 0.02)
     return model
 
 
