@@ -229,7 +229,7 @@ def _pairs(task: _Task) -> dict[str, Figure]:
     measured = evaluate_pairs(scorer, pairs, seed=settings.seed, limit=settings.limit, known_words=known)
     speed = measured.num_pairs / (time.perf_counter() - begin)
     task.notes.append(f"{scorer.scoring} scores of whole sentences; a tie counts one half: {measured.num_ties:,}")
-    task.notes.append(f"{speed:,.0f} pairs a second")
+    task.notes.append(f"{speed:,.1f} pairs a second")
     if measured.num_left_out:
         task.notes.append(f"left out, as the model cannot read so long a sentence: {measured.num_left_out:,} pairs")
     return measured.figures
