@@ -96,7 +96,7 @@ class Suite:
     """What can be measured.
 
     Attributes:
-        argument: What stands after the colon; "" for nothing.
+        argument: What stands after the colon; with the colon in brackets where it may be left out.
         description: What it measures.
         measure: Measures it.
     """
@@ -107,7 +107,7 @@ class Suite:
 
     def word(self, kind: str) -> str:
         """Return how a suite of this kind is named."""
-        return f"{kind}:{self.argument}" if self.argument else kind
+        return kind + self.argument if self.argument.startswith("[") else f"{kind}:{self.argument}"
 
 
 def evaluate_model(
@@ -176,7 +176,7 @@ def _parsed(words: Sequence[str]) -> dict[str, tuple[Suite, str]]:
             hint = f"try {nearest[0]}" if nearest else "choose one of them"
             raise ValueError(f"suite ({word}) must be one of {_known()}; {hint}.")
         suite = SUITES[kind]
-        if suite.argument and not suite.argument.startswith("[") and not source:
+        if not source and not suite.argument.startswith("["):
             raise ValueError(f"suite ({word}) must say on what to measure; write {suite.word(kind)}.")
         label = f"{kind}:{source_name(source)}" if source else kind
         if label in found:
@@ -229,7 +229,7 @@ def _pairs(task: _Task) -> dict[str, Figure]:
     measured = evaluate_pairs(scorer, pairs, seed=settings.seed, limit=settings.limit, known_words=known)
     speed = measured.num_pairs / (time.perf_counter() - begin)
     task.notes.append(f"{scorer.scoring} scores of whole sentences; a tie counts one half: {measured.num_ties:,}")
-    task.notes.append(f"{speed:,.0f} pairs a second")
+    task.notes.append(f"{speed:,.1f} pairs a second")
     if measured.num_left_out:
         task.notes.append(f"left out, as the model cannot read so long a sentence: {measured.num_left_out:,} pairs")
     return measured.figures
@@ -280,7 +280,7 @@ SUITES: dict[str, Suite] = {
     ),
     "next-sentence": Suite("TEXT", "next sentences told from those of other documents", _next_sentence),
     "pairs": Suite("FILES", "minimal pairs of sentences: BLiMP, Zorro, JSON, CSV, TSV", _pairs),
-    "probes": Suite("[LANGUAGES]", "the built-in minimal pairs: agreement by distance, coreference, senses", _probes),
+    "probes": Suite("[:es,en]", "the built-in minimal pairs: agreement by distance, coreference, senses", _probes),
     "classification": Suite("FILES", "records with text and label", _classification),
     "tagging": Suite("FILES", "words with tags: .conllu, .iob2, .conll, JSON", _tagging),
     "spans": Suite("FILES", "questions whose answers are parts of a text, in SQuAD's JSON", _spans),
