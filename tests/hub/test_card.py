@@ -175,6 +175,9 @@ def test_each_kind_of_model_has_its_task_and_a_way_to_load_it(
         (False, True),
         (True, False),
     ]
+    assert blocks[0].count("from_pretrained(") == blocks[0].count(
+        '.from_pretrained("ana/mine", trust_remote_code=True)'
+    )
     for block in blocks:
         compile(block, "card", "exec")
         assert '"ana/mine"' in block
