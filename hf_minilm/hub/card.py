@@ -10,6 +10,8 @@ from pathlib import Path
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from ..training.pretrain import RECIPE_FILE
+from ..training.recipe import describe_recipe
 from .card_sections import (
     Described,
     architecture,
@@ -23,6 +25,7 @@ from .card_sections import (
 )
 from .corpora import corpora_of, dataset_names, known_languages, known_license
 from .measurements import measurements
+from .privacy import published_recipe
 from .record import CARD_FILE, CURVE_FILE, Record, Statements, read_record
 
 _PIPELINE_TAGS = {
@@ -107,23 +110,26 @@ def _tags(record: Record) -> Iterator[str]:
 
 
 def save_card(described: Described, folder: Path, *, name: str = CARD_FILE) -> Path:
-    """Save a card, and the picture of the losses beside it.
+    """Save a card, and beside it the picture of the losses and the recipe, of which it speaks.
 
     Args:
         described: From `describe`.
-        folder: Where both go; made if missing.
-        name: The card's file; the picture of one that is not `README.md` has the same name with `.png`.
+        folder: Where they go; made if missing.
+        name: The card's file; what lies beside one that is not `README.md` has its name, with `.png` and `.yaml`.
 
     Returns:
         The card's path.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    text, picture = str(write_card(described)), CURVE_FILE
+    record, text = described.record, str(write_card(described))
+    picture, recipe = CURVE_FILE, RECIPE_FILE
     if name != CARD_FILE:
-        picture = f"{Path(name).stem}.png"
-        text = text.replace(f"]({CURVE_FILE})", f"]({picture})")
-    if described.record.curve is not None and described.record.step is None:
-        (folder / picture).write_bytes(described.record.curve.read_bytes())
+        picture, recipe = f"{Path(name).stem}.png", f"{Path(name).stem}.yaml"
+        text = text.replace(f"]({CURVE_FILE})", f"]({picture})").replace(RECIPE_FILE, recipe)
+    if record.curve is not None and record.step is None:
+        (folder / picture).write_bytes(record.curve.read_bytes())
+    if record.recipe is not None:
+        (folder / recipe).write_text(describe_recipe(published_recipe(record.recipe)), encoding="utf-8")
     (folder / name).write_text(text, encoding="utf-8")
     return folder / name
 

@@ -163,7 +163,8 @@ def _code(described: Described, option: str) -> Iterator[str]:
         return
     yield _import(f"{auto}, AutoTokenizer")
     yield ""
-    yield f"tokenizer = AutoTokenizer.from_pretrained({place}{revision})"
+    # Not told, transformers asks at the terminal whether to run the model's code, although a tokenizer has none.
+    yield f"tokenizer = AutoTokenizer.from_pretrained({options})"
     yield f"model = {auto}.from_pretrained({options})"
     if auto == "AutoModelForSeq2SeqLM":
         yield f'source = tokenizer({text}, return_tensors="pt")'

@@ -6,11 +6,10 @@ import shutil
 from pathlib import Path
 
 from ..training.pretrain import RECIPE_FILE
-from ..training.recipe import describe_recipe
 from .card import save_card
 from .card_sections import Described
-from .privacy import published_recipe, published_report
-from .record import EVALUATION_FILE, Record
+from .privacy import published_report
+from .record import CARD_FILE, CURVE_FILE, EVALUATION_FILE, Record
 
 WEIGHTS = r"model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json"
 _TRAVELS = re.compile(
@@ -21,7 +20,7 @@ _TRAVELS = re.compile(
 """Files of a model's folder that are uploaded. What trained it stays: optimizer, manifest, arguments and logs."""
 WRITTEN = (
     *("model.safetensors", "model-[0-9]*-of-[0-9]*.safetensors", "model.safetensors.index.json"),
-    *(RECIPE_FILE, "report.json", EVALUATION_FILE, "loss.png"),
+    *(RECIPE_FILE, "report.json", EVALUATION_FILE, CURVE_FILE),
 )
 """Patterns of the files that an earlier upload may have left, and that a later one replaces or removes."""
 
@@ -48,11 +47,8 @@ def write_folder(described: Described, folder: Path) -> list[str]:
     for path in sorted(record.model_folder.iterdir()):
         if path.is_file() and _TRAVELS.fullmatch(path.name):
             shutil.copyfile(path, folder / path.name)
-        elif path.name not in ("README.md", "loss.png"):
+        elif path.name not in (CARD_FILE, CURVE_FILE, RECIPE_FILE, "report.json", EVALUATION_FILE):
             left_out.append(path.name)
-    if record.recipe is not None:
-        text = describe_recipe(published_recipe(record.recipe))
-        (folder / RECIPE_FILE).write_text(text, encoding="utf-8")
     for name, content in (("report.json", published_report(record)), (EVALUATION_FILE, record.evaluation)):
         if content is not None:
             (folder / name).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

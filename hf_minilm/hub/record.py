@@ -99,7 +99,7 @@ def read_record(path: Path) -> Record:
 
     Args:
         path: A folder with `recipe.yaml` and `model/`, or one with `config.json`. A run's `model/` and `checkpoints/`
-            belong to the run.
+            belong to the run; beside a model that was pushed lies what is known of it.
 
     Raises:
         FileNotFoundError: If there is no such folder.
@@ -113,6 +113,8 @@ def read_record(path: Path) -> Record:
             return read_checkpoint(_read_run(path.parents[1], path), path)
         if path.name == "model" and (path.parent / RECIPE_FILE).is_file():
             return _read_run(path.parent, path)
+        if (path / RECIPE_FILE).is_file():  # as it was pushed
+            return _read_run(path, path)
         evaluation = _read_json(path / EVALUATION_FILE)
         return Record(path.name, path, _read_config(path), evaluation=evaluation)
     if not (path / RECIPE_FILE).is_file():

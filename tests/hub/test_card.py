@@ -19,6 +19,7 @@ from hf_minilm.evaluation.translation import Translation, TranslationScores
 from hf_minilm.evaluation.world_floor import MaskedFloor
 from hf_minilm.hub.card import describe, save_run_card, write_card
 from hf_minilm.hub.card_sections import parameters
+from hf_minilm.hub.folder import write_folder
 from hf_minilm.hub.record import Record, Statements, read_record
 from hf_minilm.training.recipe import load_recipe
 
@@ -175,6 +176,9 @@ def test_each_kind_of_model_has_its_task_and_a_way_to_load_it(
         (False, True),
         (True, False),
     ]
+    assert blocks[0].count("from_pretrained(") == blocks[0].count(
+        '.from_pretrained("ana/mine", trust_remote_code=True)'
+    )
     for block in blocks:
         compile(block, "card", "exec")
         assert '"ana/mine"' in block
@@ -218,6 +222,7 @@ def test_a_run_leaves_a_card_with_its_curve_beside_the_model(trained_run: Path) 
     assert card.data.eval_results is not None
     assert (folder / "loss.png").read_bytes() == (trained_run / "loss.png").read_bytes()
     assert "](loss.png)" in card.text
+    assert load_recipe(folder / "recipe.yaml").output.folder == "stories"
     before = (folder / "README.md").read_bytes()
     save_run_card(trained_run)
     assert (folder / "README.md").read_bytes() == before
@@ -236,14 +241,35 @@ def test_what_the_recipe_states_of_a_finished_run_may_be_stated_later(
     assert ModelCard.load(run / "model" / "README.md").data.license == "mit"
 
 
+def test_a_model_that_was_pushed_has_the_same_card_where_it_is_pushed_from_again(
+    trained_run: Path, tmp_path: Path
+) -> None:
+    described = describe(read_record(trained_run), repo_id="ana/stories")
+    write_folder(described, tmp_path / "pushed")
+    again = describe(read_record(tmp_path / "pushed"), repo_id="ana/stories")
+    assert str(write_card(again)) == str(write_card(described))
+    left_out = write_folder(again, tmp_path / "again")
+    assert left_out == []
+    assert {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()} == {
+        path.name: path.read_bytes() for path in (tmp_path / "pushed").iterdir()
+    }
+
+
 def test_cards_of_several_runs_are_written_with_one_command(
     trained_run: Path, translator: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["card", str(trained_run), str(translator), "--output", str(tmp_path), "--license", "mit"]) == 0
     assert capsys.readouterr().out.split() == [str(tmp_path / "stories.md"), str(tmp_path / "translator.md")]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["stories.md", "stories.png", "translator.md"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "stories.md",
+        "stories.png",
+        "stories.yaml",
+        "translator.md",
+    ]
     text = (tmp_path / "stories.md").read_text(encoding="utf-8")
     assert "](stories.png)" in text
+    assert "hf-minilm pretrain stories.yaml" in text
+    assert load_recipe(tmp_path / "stories.yaml").corpora == ("stories.jsonl",)
     assert str(trained_run.parent) not in text
     assert ModelCard.load(tmp_path / "translator.md").data.license == "mit"
     assert main(["card", str(trained_run), str(trained_run / "model"), "--output", str(tmp_path)]) == 2
