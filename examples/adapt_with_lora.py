@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from classify_texts import encode, load
-from fine_tune import argument_parser, fine_tune, matthews, open_model, run, seconds_of, share
+from fine_tune import argument_parser, fine_tune, matthews, named_labels, open_model, run, seconds_of, share
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from torch import nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
@@ -40,8 +40,7 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=8, help="rank of the adapters' matrices")
     arguments = parser.parse_args()
     parts = load(arguments.data, arguments.limit)
-    labels = dict(enumerate(parts["train"].features["label"].names))
-    head = {"id2label": labels, "label2id": {name: index for index, name in labels.items()}}
+    head = named_labels(parts["train"].features["label"].names)
     model, tokenizer = open_model(AutoModelForSequenceClassification, arguments, **head)
     encoded, right = encode(parts, tokenizer, arguments.max_length), np.array(parts["test"]["label"])
     adapted = with_adapter(model, rank=arguments.rank)

@@ -16,18 +16,17 @@ from typing import Any
 
 import datasets
 import numpy as np
-from fine_tune import Score, argument_parser, fine_tune, matthews, open_model, run, seconds_of, share
-from labelled_records import load_parts, read_records
+from fine_tune import Score, argument_parser, fine_tune, matthews, named_labels, open_model, run, seconds_of, share
+from labelled_records import load_parts, read_records, with_numbered_labels
 from made_examples import topics
 from transformers import AutoModelForSequenceClassification
 
 
 def load(source: str | None, limit: int | None) -> datasets.DatasetDict:
     """Load texts with their labels numbered."""
-    parts = load_parts(source, lambda file: read_records(file, ("text", "label")), topics, limit=limit)
-    parts = parts.cast_column("label", datasets.Value("string"))
-    names = sorted(set(parts["train"]["label"]) | set(parts["test"]["label"]))
-    return parts.cast_column("label", datasets.ClassLabel(names=names))
+    return with_numbered_labels(
+        load_parts(source, lambda file: read_records(file, ("text", "label")), topics, limit=limit)
+    )
 
 
 def encode(parts: datasets.DatasetDict, tokenizer: Any, max_length: int) -> datasets.DatasetDict:
@@ -41,8 +40,7 @@ def encode(parts: datasets.DatasetDict, tokenizer: Any, max_length: int) -> data
 
 def classify(arguments: argparse.Namespace, parts: datasets.DatasetDict) -> tuple[list[Score], float]:
     """Fine-tune and measure; the scores, and the seconds of the training."""
-    names = parts["train"].features["label"].names
-    labels = {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
+    labels = named_labels(parts["train"].features["label"].names)
     model, tokenizer = open_model(AutoModelForSequenceClassification, arguments, **labels)
     encoded = encode(parts, tokenizer, arguments.max_length)
     trainer = fine_tune(model, tokenizer, encoded["train"], arguments)

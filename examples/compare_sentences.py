@@ -17,8 +17,19 @@ from typing import Any
 
 import datasets
 import numpy as np
-from fine_tune import Score, argument_parser, fine_tune, matthews, open_model, pearson, run, seconds_of, share
-from labelled_records import load_parts, read_records
+from fine_tune import (
+    Score,
+    argument_parser,
+    fine_tune,
+    matthews,
+    named_labels,
+    open_model,
+    pearson,
+    run,
+    seconds_of,
+    share,
+)
+from labelled_records import load_parts, read_records, with_numbered_labels
 from made_examples import claims, similar
 from transformers import AutoModelForSequenceClassification
 
@@ -31,16 +42,13 @@ def load(source: str | None, limit: int | None, *, made: str, regression: bool) 
     parts = load_parts(source, lambda file: read_records(file, fields), MAKERS[made], limit=limit)
     if regression:
         return parts.cast_column("label", datasets.Value("float32"))
-    parts = parts.cast_column("label", datasets.Value("string"))
-    names = sorted(set(parts["train"]["label"]) | set(parts["test"]["label"]))
-    return parts.cast_column("label", datasets.ClassLabel(names=names))
+    return with_numbered_labels(parts)
 
 
 def head_of(feature: Any) -> dict[str, Any]:
     """Say what the head gives: a class by name, or one number."""
     if isinstance(feature, datasets.ClassLabel):
-        labels = dict(enumerate(feature.names))
-        return {"id2label": labels, "label2id": {name: index for index, name in labels.items()}}
+        return named_labels(feature.names)
     return {"num_labels": 1, "problem_type": "regression"}
 
 

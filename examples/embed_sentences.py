@@ -41,12 +41,12 @@ def main() -> None:
     arguments = parser.parse_args()
     parts = load_parts(arguments.data, lambda file: read_records(file, FIELDS), translations, limit=arguments.limit)
     set_seed(arguments.seed)
-    attention = attention_of(AutoConfig.from_pretrained(arguments.model), padded=arguments.padded)
+    texts = [list(parts["test"][field]) for field in FIELDS]
+    before = nearest_is_right(SentenceTransformer(arguments.model), *texts, "before: nearest is right")
+    attention = attention_of(AutoConfig.from_pretrained(arguments.model), arguments)
     options: dict[str, Any] = {"attn_implementation": attention, "dtype": torch.float32}
     model = SentenceTransformer(arguments.model, model_kwargs=options)
     model.max_seq_length = arguments.max_length
-    texts = [list(parts["test"][field]) for field in FIELDS]
-    before = nearest_is_right(model, *texts, "before: nearest is right")
     trainer = SentenceTransformerTrainer(
         model=model,
         args=SentenceTransformerTrainingArguments(

@@ -62,13 +62,14 @@ def run(main: Callable[[], None]) -> int:
     return 0
 
 
-def attention_of(config: Any, *, padded: bool = False) -> str:
+def attention_of(config: Any, arguments: argparse.Namespace) -> str:
     """Choose the attention to train with: the one without padding, where a model has it and it can take effect.
 
-    It adds no bias to scores and drops no weights, so a model with `alibi`, `relative_bias` or `attention_dropout`
-    is trained by sdpa, like a native one.
+    It adds no bias to scores, drops no weights, and on CUDA knows 16 bits alone. So a model with `alibi`,
+    `relative_bias` or `attention_dropout` is trained by sdpa, as a native one is, and any on CUDA without `--bf16`.
     """
-    if padded or config.model_type != "hf_minilm" or config.attention_dropout > 0:
+    in_32_bits = torch.cuda.is_available() and not arguments.bf16
+    if arguments.padded or in_32_bits or config.model_type != "hf_minilm" or config.attention_dropout > 0:
         return "sdpa"
     adds_bias = POSITION_SCHEMES[config.position_embedding].added_to_scores is not PositionScheme.added_to_scores
     return "sdpa" if adds_bias else VARIABLE_LENGTH
@@ -84,12 +85,17 @@ def open_model(auto_class: Any, arguments: argparse.Namespace, **settings: Any) 
     """
     set_seed(arguments.seed)
     config = AutoConfig.from_pretrained(arguments.model, **settings)
-    options = {"attn_implementation": attention_of(config, padded=arguments.padded), "dtype": torch.float32}
+    options = {"attn_implementation": attention_of(config, arguments), "dtype": torch.float32}
     if arguments.untrained:
         model = auto_class.from_config(config, **options)
     else:
         model = auto_class.from_pretrained(arguments.model, config=config, **options)
     return model, open_tokenizer(arguments.model)
+
+
+def named_labels(names: Sequence[str]) -> dict[str, dict[Any, Any]]:
+    """Write the names of classes as a configuration has them."""
+    return {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
 
 
 def open_tokenizer(name: str) -> Any:
@@ -126,7 +132,7 @@ def trainer_settings(arguments: argparse.Namespace) -> dict[str, Any]:
 def fine_tune(
     model: PreTrainedModel, tokenizer: Any, train: datasets.Dataset, arguments: argparse.Namespace, **options: Any
 ) -> Trainer:
-    """Train by transformers' own Trainer, and save; `options` go to Trainer. The seconds are in `seconds_of`."""
+    """Train by transformers' own Trainer, and save; `options` are Trainer's."""
     trainer = Trainer(
         model=model,
         args=TrainingArguments(**trainer_settings(arguments)),

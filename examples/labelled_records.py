@@ -111,6 +111,13 @@ def _chosen(record: Any, place: str, columns: Record) -> dict[str, Any]:
     return {field: record[name] for field, name in columns.items()}
 
 
+def with_numbered_labels(parts: datasets.DatasetDict) -> datasets.DatasetDict:
+    """Number the classes in `label` by their names, which the feature keeps, alike in all parts."""
+    parts = parts.cast_column("label", datasets.Value("string"))
+    names = sorted({label for part in parts.values() for label in part["label"]})
+    return parts.cast_column("label", datasets.ClassLabel(names=names))
+
+
 def read_tagged(source: str) -> list[dict[str, Any]]:
     """Read sentences of `tokens` with `tags`, as `read_tagged_sentences` says."""
     # CoNLL 2003 marks the beginnings of documents by a sentence of that word.

@@ -18,7 +18,7 @@ from collections import Counter
 from typing import Any
 
 import datasets
-from fine_tune import Score, argument_parser, f1, fine_tune, open_model, run, seconds_of, share
+from fine_tune import Score, argument_parser, f1, fine_tune, named_labels, open_model, run, seconds_of, share
 from labelled_records import load_parts, read_tagged
 from made_examples import functions, named
 from transformers import AutoModelForTokenClassification, DataCollatorForTokenClassification
@@ -80,10 +80,9 @@ def score(predicted: Tags, right: Tags) -> Score:
 def tag(arguments: argparse.Namespace, parts: datasets.DatasetDict) -> tuple[list[Score], float]:
     """Fine-tune and measure; the score, and the seconds of the training."""
     names = sorted({tag for part in parts.values() for tags in part["tags"] for tag in tags})
-    numbers = {name: index for index, name in enumerate(names)}
-    labels = {"id2label": dict(enumerate(names)), "label2id": numbers}
+    labels = named_labels(names)
     model, tokenizer = open_model(AutoModelForTokenClassification, arguments, **labels)
-    encoded = encode(parts, tokenizer, numbers, arguments.max_length)
+    encoded = encode(parts, tokenizer, labels["label2id"], arguments.max_length)
     trainer = fine_tune(
         model,
         tokenizer,

@@ -6,6 +6,7 @@ from pathlib import Path
 import classify_texts
 import numpy as np
 import pytest
+import torch
 from fine_tune import argument_parser, attention_of, drawn_again, f1, matthews, pearson, share
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 from transformers import AutoModelForSequenceClassification, BertConfig
@@ -59,12 +60,17 @@ def test_the_mean_over_seeds_is_drawn_from_the_same_examples() -> None:
     assert drawn_again([one, other], draws=7) == pytest.approx(np.mean(alone, axis=0), abs=1e-12)
 
 
-def test_padding_is_left_out_where_that_can_take_effect() -> None:
-    assert attention_of(MiniLMConfig()) == "minilm_varlen"
-    assert attention_of(MiniLMConfig(), padded=True) == "sdpa"
-    assert attention_of(MiniLMConfig(position_embedding="alibi")) == "sdpa"
-    assert attention_of(MiniLMConfig(attention_dropout=0.1)) == "sdpa"
-    assert attention_of(BertConfig()) == "sdpa"
+def test_padding_is_left_out_where_that_can_take_effect(monkeypatch: pytest.MonkeyPatch) -> None:
+    choices = ([], ["--padded"], ["--bf16"])
+    plain, padded, in_16_bits = (argument_parser("", data="").parse_args(["model", *more]) for more in choices)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert attention_of(MiniLMConfig(), plain) == "minilm_varlen"
+    assert attention_of(MiniLMConfig(), padded) == "sdpa"
+    for other in (MiniLMConfig(position_embedding="alibi"), MiniLMConfig(attention_dropout=0.1), BertConfig()):
+        assert attention_of(other, plain) == "sdpa"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert attention_of(MiniLMConfig(), plain) == "sdpa"
+    assert attention_of(MiniLMConfig(), in_16_bits) == "minilm_varlen"
 
 
 def test_training_without_padding_gives_the_weights_of_training_with_it(encoder: Path, tmp_path: Path) -> None:
