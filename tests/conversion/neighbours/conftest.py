@@ -60,9 +60,8 @@ def twin(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Twin]:
 
 
 def _export(architecture: str, folder: Path) -> Twin:
-    kind, our_class = ("wordpiece", MiniLMForMaskedLM)
-    if architecture in DECODERS:
-        kind, our_class = ("bytelevel_bpe", MiniLMForCausalLM)
+    writes = architecture in DECODERS
+    kind, our_class = ("bytelevel_bpe", MiniLMForCausalLM) if writes else ("wordpiece", MiniLMForMaskedLM)
     tokenizer = train_tokenizer(World().documents(300), kind=kind, vocab_size=500, max_length=64)
     config = MiniLMConfig.preset(
         size="tiny",
