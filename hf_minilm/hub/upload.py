@@ -1,7 +1,7 @@
 """Push a model to the Hub: nothing goes before it was seen to open without this package, and nothing secret goes.
 
 The upload is huggingface_hub's `upload_folder`. Of the two that it has had, `upload_large_folder` keeps its state in
-the folder and commits a few files at a time, in as many commits as it likes, and is gone since 2.0; `upload_folder`
+the folder and commits a few files at a time, in as many commits as it likes, and 2.4 has it no more; `upload_folder`
 needs no state: files that the repository has already are not sent again, weights are cut into chunks of which the
 storage has each once (Xet) or are sent whole once (LFS), and small files go in one commit. So a push that was
 interrupted goes on when the same command runs again, as its folder is the same to the byte.
