@@ -51,7 +51,8 @@ class Converted:
         return {
             "from": self.source,
             "to": self.target,
-            "name": self.name,
+            # Of a folder the end of its path is enough: the file goes wherever the model goes.
+            "name": Path(self.name).name if Path(self.name).is_dir() else self.name,
             "dtype_of_weights": str(self.model.dtype).removeprefix("torch."),
             "parameters": self.model.num_parameters(),
             "dropped": self.dropped,

@@ -5,11 +5,14 @@ language, licence and task, and offers the widget of `pipeline_tag`. What nobody
 so: a licence is never guessed. `card_sections` writes the text below it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from ..conversion import expressible
+from ..model.configuration_minilm import MiniLMConfig
+from ..model.configuration_minilm_seq2seq import MiniLMSeq2SeqConfig
 from ..training.pretrain import RECIPE_FILE
 from ..training.recipe import describe_recipe
 from .card_sections import (
@@ -55,7 +58,6 @@ def describe(
     statements: Statements | None = None,
     repo_id: str | None = None,
     revision: str | None = None,
-    native: Sequence[str] = (),
 ) -> Described:
     """Put together all that a card is written from.
 
@@ -64,7 +66,6 @@ def describe(
         statements: What only a person can say; what is missing is taken from the recipe and from built-in corpora.
         repo_id: Where the model is, or will be, on the Hub; None writes `your-name` before its name.
         revision: The branch that it has there; None: the main one.
-        native: transformers' own architectures that the model can become without a change in what it computes.
     """
     said = statements or Statements()
     corpora: tuple[str, ...] = ()
@@ -75,7 +76,14 @@ def describe(
         said = Statements(said.license, said.data_license or known_license(corpora), languages, said.base_model)
     place = repo_id or f"your-name/{record.name}"
     tag, measured = pipeline_tag(record), measurements(record)
-    return Described(record, said, place, tag, corpora, measured, revision=revision, native=tuple(native))
+    return Described(record, said, place, tag, corpora, measured, revision=revision, native=native_twins(record))
+
+
+def native_twins(record: Record) -> tuple[str, ...]:
+    """Name transformers' own architectures that a model can become without a change in what it computes."""
+    classes = {each.model_type: each for each in (MiniLMConfig, MiniLMSeq2SeqConfig)}
+    config = classes[record.config["model_type"]].from_dict(record.config)
+    return tuple(name for name, obstacles in expressible(config, record.class_name).items() if not obstacles)
 
 
 def write_card(described: Described) -> ModelCard:

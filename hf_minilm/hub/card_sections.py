@@ -290,7 +290,10 @@ def twins(described: Described) -> Iterator[str]:
         yield "## Native twins"
         yield ""
         names = " or ".join(f"`{name}`" for name in described.native)
-        yield f"The same weights can become {names} of transformers itself, for tools that know no other architectures."
+        yield (
+            f"The same weights can become {names} of transformers itself, for tools that know no other architectures: "
+            f"`hf-minilm export {described.repo_id} OUT --to {described.native[0]}`."
+        )
 
 
 def intended_use(described: Described) -> Iterator[str]:

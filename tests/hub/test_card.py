@@ -10,9 +10,11 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
+from hf_minilm import MiniLMConfig
 from hf_minilm.cli.main import main
+from hf_minilm.evaluation.intervals import wilson_interval
 from hf_minilm.evaluation.language_model import HeldOut
-from hf_minilm.evaluation.minimal_pairs import PairAccuracy, wilson_interval
+from hf_minilm.evaluation.minimal_pairs import PairAccuracy
 from hf_minilm.evaluation.report import Report, RunFacts
 from hf_minilm.evaluation.samples import FilledMask, GeneratedText
 from hf_minilm.evaluation.translation import Translation, TranslationScores
@@ -56,10 +58,7 @@ EVALUATION = {
         }
     },
 }
-STACK = {
-    **{"num_hidden_layers": 4, "hidden_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2},
-    **{"position_embedding": "rope", "max_position_embeddings": 512, "vocab_size": 2_000},
-}
+CONFIG = MiniLMConfig(num_hidden_layers=4, hidden_size=128, num_key_value_heads=2, vocab_size=2_000)
 
 
 @pytest.fixture
@@ -67,7 +66,7 @@ def record(trained_run: Path) -> Any:
     """Make a record of a class and a report, whose weights are the small run's."""
 
     def build(report: Report | None, class_name: str, *settings: str, **fields: Any) -> Record:
-        config = {**STACK, "architectures": [class_name]}
+        config = {**CONFIG.to_dict(), "architectures": [class_name]}
         recipe = load_recipe(None, settings)
         plain = None if report is None else report.to_json()
         return Record("mine", trained_run / "model", config, recipe=recipe, report=plain, **fields)
@@ -210,9 +209,12 @@ def test_the_command_trains_again_with_what_is_published(record: Any) -> None:
 
 
 def test_native_twins_are_named_where_there_are_any(record: Any) -> None:
-    assert "Native twins" not in write_card(describe(record(MASKED, "MiniLMForMaskedLM"))).text
-    text = write_card(describe(record(MASKED, "MiniLMForMaskedLM"), native=("BertForMaskedLM",))).text
-    assert "can become `BertForMaskedLM` of transformers itself" in text
+    ours = record(MASKED, "MiniLMForMaskedLM")
+    assert "Native twins" not in write_card(describe(ours)).text
+    config = MiniLMConfig.preset("modern", "tiny").to_dict() | {"architectures": ["MiniLMForMaskedLM"]}
+    text = write_card(describe(replace(ours, config=config))).text
+    assert "can become `modernbert` of transformers itself" in text
+    assert "hf-minilm export your-name/mine OUT --to modernbert" in text
 
 
 def test_a_run_leaves_a_card_with_its_curve_beside_the_model(trained_run: Path) -> None:
