@@ -62,8 +62,9 @@ from hf_minilm.data.objectives import Batch
 from hf_minilm.data.sequences import IGNORED
 from hf_minilm.data.tokenizer import token_bytes
 from hf_minilm.data.world_probes import Probe
+from hf_minilm.evaluation.intervals import wilson_interval
 from hf_minilm.evaluation.language_model import evaluating, prediction_logits, predicts_next_token, summed_loss
-from hf_minilm.evaluation.minimal_pairs import PairAccuracy, minimal_pair_accuracy, wilson_interval
+from hf_minilm.evaluation.minimal_pairs import PairAccuracy, minimal_pair_accuracy
 from hf_minilm.training.launch import resolve_precision
 from hf_minilm.training.preparation import Data, build_objective, model_class, prepare_data
 from hf_minilm.training.recipe import Recipe, load_recipe

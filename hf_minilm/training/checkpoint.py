@@ -442,9 +442,11 @@ def load_model(
 
     Raises:
         FileNotFoundError: If there are no weights.
-        ValueError: If a weight is missing, unknown, of another shape or type, or not finite.
+        ValueError: If a weight is missing, unknown, of another shape or type, or not finite, or an adapter lies there.
     """
-    path = checkpoint / _WEIGHTS_FILE
+    path, adapter = checkpoint / _WEIGHTS_FILE, checkpoint / "adapter_config.json"
+    if adapter.exists():
+        raise ValueError(f"adapter ({adapter}) must not lie beside weights, to which PEFT would join it; remove it.")
     try:
         with safe_open(path, framework="pt") as file:
             kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 (not a mapping)

@@ -31,4 +31,4 @@ def test_a_saved_model_has_a_line_with_what_its_conversion_proved(run_script, tm
     assert cells["Heads"] == "LlamaForCausalLM"
     assert cells["Parameters"] == f"{proved.model.num_parameters():,}"
     assert float(cells["Largest logit difference"]) == pytest.approx(proved.proof.differences["logits"], rel=0.05)
-    assert cells["Greedy tokens |"] == "64 of 64 equal |"
+    assert cells["Greedy tokens |"] == "128 of 128 equal |"

@@ -317,7 +317,6 @@ class Payload:
         "pytorch_model.bin",
         "pytorch_model.bin.index.json",
         "model.safetensors.index.json",
-        "adapter_config.json",
         "modeling_evil.py",
         "custom_generate/generate.py",
         "vocab.txt",
@@ -333,6 +332,14 @@ def test_a_file_that_was_put_into_a_checkpoint_is_damage_and_never_run(
     assert find_damage(checkpoint) is None
     assert resume(checkpoint) is not None
     assert not (tmp_path / "ran").exists()
+
+
+def test_an_adapter_that_was_put_into_a_checkpoint_is_damage_and_never_joined(checkpoint: Path) -> None:
+    (checkpoint / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}), encoding="utf-8")
+    assert find_damage(checkpoint) == "adapter_config.json is not in manifest.json"
+    seal(checkpoint)
+    with pytest.raises(ValueError, match=r"adapter \(.*adapter_config.json\) must not lie beside weights"):
+        resume(checkpoint)
 
 
 def test_a_note_beside_the_files_is_no_damage(checkpoint: Path) -> None:
