@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -61,17 +60,15 @@ def _models(name: str | None) -> "Iterator[tuple[str, PreTrainedModel]]":
 def _opened(name: str) -> "Iterator[tuple[str, PreTrainedModel]]":
     """Open a saved model; of an encoder-decoder, both stacks."""
     import torch
-    from transformers import AutoConfig
 
-    from ..conversion.opening import refuse_weights_elsewhere, unreadable_is_one_line
+    from ..conversion.opening import open_config, unreadable_is_one_line
     from ..model.modeling_minilm import MiniLMModel
     from ..model.modeling_minilm_seq2seq import MiniLMSeq2SeqModel
 
-    refuse_weights_elsewhere(Path(name))
+    kind = open_config(name).model_type
     # Neither code nor pickles of the folder's are run.
     how: dict[str, Any] = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
     with unreadable_is_one_line(name):
-        kind = AutoConfig.from_pretrained(name, trust_remote_code=False).model_type
         if kind == MiniLMSeq2SeqModel.config_class.model_type:
             opened = list(_stacks(name, MiniLMSeq2SeqModel.from_pretrained(name, **how)))
         elif kind == MiniLMModel.config_class.model_type:

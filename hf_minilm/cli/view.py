@@ -54,20 +54,19 @@ def _head(word: str) -> int | str:
 
 def _read(name: str, text: str, *, second: str | None) -> "Reading":
     import torch
-    from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoTokenizer
+    from transformers import AutoModel, AutoModelForSeq2SeqLM, AutoTokenizer
     from transformers.utils import logging
 
-    from ..conversion.opening import refuse_weights_elsewhere, unreadable_is_one_line
+    from ..conversion.opening import open_config, unreadable_is_one_line
     from ..inspection.reading import read_text
 
     # Loading would report a head's weights as left over, and draw a bar for what takes a moment.
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    refuse_weights_elsewhere(Path(name))
+    config = open_config(name)
     # Neither code nor pickles of the folder's are run.
     how: dict[str, Any] = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
     with unreadable_is_one_line(name):
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
         opener = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModel
         model = opener.from_pretrained(name, **how).eval()
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)

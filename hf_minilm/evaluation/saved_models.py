@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
     AutoModelForNextSentencePrediction,
@@ -19,7 +18,7 @@ from transformers import (
 
 import hf_minilm  # noqa: F401 -- registers the architecture
 
-from ..conversion.opening import refuse_weights_elsewhere, unreadable_is_one_line
+from ..conversion.opening import open_config, unreadable_is_one_line
 from ..data.tokenizer import load_tokenizer
 
 _HEADS: dict[str, Any] = {
@@ -46,10 +45,9 @@ def open_model(folder_or_name: str) -> tuple[PreTrainedModel, PreTrainedTokenize
     """
     if _is_path(folder_or_name) and not Path(folder_or_name).is_dir():
         raise FileNotFoundError(f"model ({folder_or_name}) must be a folder that exists; check the path.")
-    refuse_weights_elsewhere(Path(folder_or_name))
+    config = open_config(folder_or_name)
     tokenizer = load_tokenizer(folder_or_name)
     with unreadable_is_one_line(folder_or_name):
-        config = AutoConfig.from_pretrained(folder_or_name, trust_remote_code=False)
         model = _class_for(config, folder_or_name).from_pretrained(
             folder_or_name, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
         )

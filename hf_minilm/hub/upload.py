@@ -22,6 +22,7 @@ import torch
 from huggingface_hub import HfApi, ModelCard, constants, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalTokenNotFoundError
 
+from ..conversion.opening import unreadable_is_one_line
 from .card import describe
 from .card_sections import Described, example
 from .folder import WRITTEN, write_folder
@@ -154,13 +155,8 @@ def _write(plan: Plan, folder: Path) -> list[_Revision]:
 
 
 def _outputs_here(folder: Path) -> dict[str, torch.Tensor]:
-    try:
+    with unreadable_is_one_line(folder.name):
         return head_outputs(Place(str(folder)))
-    except (OSError, ValueError):
-        raise
-    except Exception as error:  # transformers, safetensors and torch each have classes of their own
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"model ({folder.name}) must be whole; save it again ({reason}).") from error
 
 
 def _machine_paths(record: Record) -> tuple[Path, ...]:
