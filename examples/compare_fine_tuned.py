@@ -169,11 +169,14 @@ def main() -> None:
     for source in arguments.data:
         task_of(source)
     logging.set_verbosity_error()
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
-        compared = [compare(arguments, source, folder) for source in arguments.data]
+    compared: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for source in arguments.data:
+            with contextlib.redirect_stdout(sys.stderr):
+                compared.append(compare(arguments, source, folder))
+            if arguments.json is not None:  # after each, so that a run that is stopped has lost one data set at most
+                arguments.json.write_text(json.dumps(compared, indent=1) + "\n", encoding="utf-8")
     print(table(arguments.models, compared))
-    if arguments.json is not None:
-        arguments.json.write_text(json.dumps(compared, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -538,6 +538,9 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     results = [result(ours, tokenizer, sequences, pairs)]
     form = Form(arguments.peer, arguments.tuned, seconds, arguments.learning_rate)
     theirs = train_peer(run, form)
+    if arguments.save is not None:
+        theirs.model.save_pretrained(arguments.save)
+        tokenizer.save_pretrained(arguments.save)
     say("measuring the peer")
     results.append(result(theirs, tokenizer, sequences, pairs))
     return {
@@ -566,6 +569,8 @@ def check(arguments: argparse.Namespace) -> None:
             raise ValueError(f"--{name.replace('_', '-')} ({value}) must be above 0; leave it out for the usual one.")
     if arguments.output is not None and not arguments.output.parent.is_dir():
         raise ValueError(f"--output ({arguments.output}) must be in a folder that exists; make it first.")
+    if arguments.save is not None and arguments.save.exists():
+        raise ValueError(f"--save ({arguments.save}) must be a new folder, so that nothing is lost; name another.")
 
 
 def tables(compared: dict[str, Any]) -> str:
@@ -622,6 +627,7 @@ def main() -> int:
     parser.add_argument("--pairs", type=Path, help="folder with minimal pairs")
     parser.add_argument("--pairs-each", type=int, default=200, help="most pairs of a paradigm")
     parser.add_argument("--output", type=Path, help="a JSON file to write, with all figures")
+    parser.add_argument("--save", type=Path, help="a new folder for the other model, to fine-tune it beside the run's")
     arguments = parser.parse_args()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -12,14 +12,13 @@ from transformers import PreTrainedConfig
 
 from ..model.configuration_minilm import MiniLMConfig
 from ..model.positions import build_positions
-from ..model.variable_length import VARIABLE_LENGTH
+from ..model.variable_length import LONGEST_TRAINED_BY_FORMULA, VARIABLE_LENGTH
 from .processes import FIRST_STEP_TIMEOUT
 from .recipe import Recipe, check_divides
 
 LAUNCH_LINE = "torchrun --standalone --nproc_per_node {processes} -m hf_minilm.cli.main pretrain RECIPE.yaml"
 """The line that starts several processes on one machine, with GPUs or without."""
 
-_LONGEST_ROW_FOR_EAGER = 256
 _WORTHWHILE_SPEEDUP = 1.5
 """Between the 0.8 of a Xeon, on which a step takes longer in bf16, and the 2.5 of an EPYC, on which it takes 0.6."""
 
@@ -156,7 +155,7 @@ def resolve_attention(attention: str, *, precision: str, row_length: int, config
         return "sdpa"
     if torch.cuda.is_available():
         return VARIABLE_LENGTH if _looks_inside_sequences_alone(config) else "sdpa"
-    return "eager" if row_length <= _LONGEST_ROW_FOR_EAGER else "sdpa"
+    return "eager" if row_length <= LONGEST_TRAINED_BY_FORMULA else "sdpa"
 
 
 def _looks_inside_sequences_alone(config: PreTrainedConfig) -> bool:

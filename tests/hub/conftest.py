@@ -12,6 +12,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 
 from hub_server import HubServer
+from pushing import TOKEN
 from writable_hub import WritableHub
 
 from hf_minilm import MiniLMForConditionalGeneration, MiniLMSeq2SeqConfig
@@ -48,6 +49,12 @@ def hub() -> Iterator[HubServer]:
 def writable_hub() -> Iterator[WritableHub]:
     with WritableHub() as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def account(writable_hub: WritableHub) -> WritableHub:
+    writable_hub.users[TOKEN] = "ana"
+    return writable_hub
 
 
 @pytest.fixture(scope="session")

@@ -65,6 +65,10 @@ class MissingError(RefusedError):
         super().__init__(404, code, **{"X-Error-Code": code, **headers})
 
 
+class BrokenLineError(Exception):
+    """Ends the connection without an answer."""
+
+
 @dataclass(frozen=True)
 class Commit:
     sha: str
@@ -244,7 +248,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        answer = self.hub.answer(Request(self.command, self.path, self.headers, body))
+        try:
+            answer = self.hub.answer(Request(self.command, self.path, self.headers, body))
+        except BrokenLineError:
+            self.close_connection = True
+            return
         content = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
         self.send_response(answer.status)
         for name, value in {**answer.headers, "Content-Length": str(len(content))}.items():

@@ -8,7 +8,19 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import yaml
-from hub_server import API, LARGE, READING, Answer, HubServer, MissingError, RefusedError, Repository, Request, blob_id
+from hub_server import (
+    API,
+    LARGE,
+    READING,
+    Answer,
+    BrokenLineError,
+    HubServer,
+    MissingError,
+    RefusedError,
+    Repository,
+    Request,
+    blob_id,
+)
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
@@ -34,6 +46,7 @@ class WritableHub(HubServer):
     Attributes:
         users: Names by token.
         fails: Says of a request whether it is answered with 500, to interrupt a client.
+        loses: Says of a request whether it is lost on its way, "request", or done and its answer lost, "answer".
         stalls: Says of a request whether it waits for `released`, so that a client can be killed meanwhile.
         stalled: Set once a request waits.
     """
@@ -44,6 +57,7 @@ class WritableHub(HubServer):
         super().__init__()
         self.users: dict[str, str] = {}
         self.fails: Callable[[Request], bool] = lambda request: False
+        self.loses: Callable[[Request], str | None] = lambda request: None
         self.stalls: Callable[[Request], bool] = lambda request: False
         self.stalled, self.released = threading.Event(), threading.Event()
 
@@ -55,7 +69,11 @@ class WritableHub(HubServer):
             request.status = 500
             self.requests.append(request)
             return Answer({"error": "the power went out"}, 500)
-        return super().answer(request)
+        lost = self.loses(request)
+        answer = Answer() if lost == "request" else super().answer(request)
+        if lost is not None:
+            raise BrokenLineError
+        return answer
 
     def may_read(self, request: Request) -> bool:
         return self._user(request) == request.places["name"].split("/")[0]

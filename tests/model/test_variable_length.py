@@ -110,6 +110,28 @@ def test_groups_of_similar_length_give_what_the_formula_gives_one_sequence_after
     torch.testing.assert_close(found, formula_in_place_of_the_kernel(*line, bounds, bounds, 40, 40, **settings))
 
 
+@pytest.mark.parametrize("window_size", [(-1, -1), (2, 0)])
+def test_groups_in_bf16_have_the_values_and_gradients_of_the_formula_in_float32(window_size) -> None:
+    generator = torch.Generator().manual_seed(3)
+    longest = variable_length.LONGEST_TRAINED_BY_FORMULA
+    lengths = torch.tensor([7, 1, 8, longest, longest + 1])
+    bounds = torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)
+    drawn = [torch.randn(int(lengths.sum()), 2, 4, generator=generator).bfloat16() for _ in range(4)]
+    settings = {"scale": 0.5, "window_size": window_size}
+    results = []
+    for attention, dtype in (
+        (variable_length.grouped_attention, torch.bfloat16),
+        (formula_in_place_of_the_kernel, torch.float32),
+    ):
+        *line, upstream = (tensor.detach().to(dtype) for tensor in drawn)
+        line = [tensor.requires_grad_() for tensor in line]
+        outputs = attention(*line, bounds, bounds, longest + 1, longest + 1, **settings)
+        outputs.backward(upstream)
+        results.append([outputs.float(), *(tensor.grad.float() for tensor in line)])
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, atol=3e-2, rtol=3e-2)
+
+
 def test_a_group_is_of_similar_lengths_and_all_sequences_are_in_one() -> None:
     bounds = torch.tensor([0, 50, 90, 100, 101, 105, 150])
     groups = variable_length.groups_of_similar_length(bounds)
