@@ -9,6 +9,7 @@ from writable_hub import WritableHub
 
 POINTS = 10
 WRITING = ("POST", "PUT")
+WHOLE = "ana/unbroken"  # as long as ana/broken-0 and the like, as the lines of a card break by their length
 pytestmark = pytest.mark.slow
 
 
@@ -35,41 +36,42 @@ class Line:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(account: WritableHub, trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, int]:
-    """Push over a good line; the repository's name, and the number of requests that write."""
-    command = ([str(trained_run), "ana/undisturbed", *PUSHED], TOKEN)
+def writes(account: WritableHub, trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> int:
+    """Push over a good line; the number of requests that write."""
+    command = ([str(trained_run), WHOLE, *PUSHED], TOKEN)
     (finished,) = push_several(account, tmp_path_factory.mktemp("push"), [command])
     assert finished.returncode == 0, finished.stderr[-3000:]
-    return "ana/undisturbed", sum(request.method in WRITING for request in account.requests)
+    return sum(request.method in WRITING for request in account.requests)
 
 
 def contents(account: WritableHub, name: str) -> dict[str, dict[str, bytes]]:
-    """The files of each branch, with the repository's name in them left out."""
+    """The files of each branch, with the name of the repository left out of them."""
     repository: Repository = account.repositories["models", name]
     return {
-        branch: {path: content.replace(name.encode(), b"-") for path, content in repository.at(branch).files.items()}
+        branch: {
+            path: content.replace(name.split("/")[1].encode(), b"-")
+            for path, content in repository.at(branch).files.items()
+        }
         for branch in repository.branches
     }
 
 
-@pytest.mark.parametrize("number", range(POINTS))
-@pytest.mark.parametrize("lost", ["request", "answer"])
+@pytest.mark.parametrize(("number", "lost"), [(each, ("request", "answer")[each % 2]) for each in range(POINTS)])
 def test_a_push_whose_line_broke_is_complete_when_it_runs_again_and_was_never_half_a_model(
-    account: WritableHub, trained_run: Path, undisturbed: tuple[str, int], tmp_path: Path, number: int, lost: str
+    account: WritableHub, trained_run: Path, writes: int, tmp_path: Path, number: int, lost: str
 ) -> None:
-    whole, writes = undisturbed
     account.large_files.clear()
     line = account.loses = Line(number * (writes - 1) // (POINTS - 1), lost)
-    name = f"ana/{lost}-{number}"
+    name = f"ana/broken-{number}"
     command = ([str(trained_run), name, *PUSHED], TOKEN)
     broken, again = push_several(account, tmp_path, [command, command])
     account.loses = lambda request: None
     assert line.pushes == 2
     assert "the same command goes on where it stopped" in refusal(broken)
     assert again.returncode == 0, again.stderr[-3000:]
-    expected = contents(account, whole)
+    expected = contents(account, WHOLE)
     assert contents(account, name) == expected
     sets_of_files = {frozenset(files) for files in expected.values()} | {frozenset({".gitattributes"})}
     commits = account.repositories["models", name].commits
     assert {frozenset(commit.files) for commit in commits} <= sets_of_files
-    assert len(commits) == len(account.repositories["models", whole].commits)
+    assert len(commits) == len(account.repositories["models", WHOLE].commits)
