@@ -57,6 +57,7 @@ from hf_minilm.benchmark.machine import synchronise
 from hf_minilm.benchmark.ours import MASK_RATE
 from hf_minilm.benchmark.peer_data import grouped_rows, sentence_pairs
 from hf_minilm.benchmark.peers import build_architecture, remove_what_is_not_taken
+from hf_minilm.conversion import refuse_used_folder
 from hf_minilm.data.document import Document
 from hf_minilm.data.objectives import Batch
 from hf_minilm.data.sequences import IGNORED
@@ -569,8 +570,8 @@ def check(arguments: argparse.Namespace) -> None:
             raise ValueError(f"--{name.replace('_', '-')} ({value}) must be above 0; leave it out for the usual one.")
     if arguments.output is not None and not arguments.output.parent.is_dir():
         raise ValueError(f"--output ({arguments.output}) must be in a folder that exists; make it first.")
-    if arguments.save is not None and arguments.save.exists():
-        raise ValueError(f"--save ({arguments.save}) must be a new folder, so that nothing is lost; name another.")
+    if arguments.save is not None:
+        refuse_used_folder(arguments.save)
 
 
 def tables(compared: dict[str, Any]) -> str:
@@ -627,7 +628,7 @@ def main() -> int:
     parser.add_argument("--pairs", type=Path, help="folder with minimal pairs")
     parser.add_argument("--pairs-each", type=int, default=200, help="most pairs of a paradigm")
     parser.add_argument("--output", type=Path, help="a JSON file to write, with all figures")
-    parser.add_argument("--save", type=Path, help="a new folder for the other model, to fine-tune it beside the run's")
+    parser.add_argument("--save", type=Path, help="new folder for the other model, to be fine-tuned beside the run's")
     arguments = parser.parse_args()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
-from transformers import GenerationMixin
+from transformers import AutoModel, AutoTokenizer, GenerationMixin
 
 from hf_minilm.benchmark.peers import build_architecture
 from hf_minilm.data.sequences import IGNORED
@@ -98,8 +98,10 @@ def test_a_peer_is_trained_for_a_time_and_both_models_are_measured_on_the_same_t
 ) -> None:
     folder, output = run_folder(NAMES["PEERS"][peer]), tmp_path / "figures.json"
     words = ("--peer", peer, *form, "--minutes", 0.02, "--rows", 25, "--pairs", pairs_folder, "--pairs-each", 2)
-    code, printed, _ = run_script(folder, *words, "--output", output)
+    code, printed, _ = run_script(folder, *words, "--output", output, "--save", tmp_path / "peer")
     assert code == 0
+    saved = AutoModel.from_pretrained(tmp_path / "peer")
+    assert saved.config.vocab_size == len(AutoTokenizer.from_pretrained(tmp_path / "peer"))
     figures = json.loads(output.read_text(encoding="utf-8"))
     ours, theirs = figures["models"]
     assert [ours["name"], theirs["name"]] == ["hf_minilm", name]
