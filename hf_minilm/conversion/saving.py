@@ -9,6 +9,7 @@ import torch
 from safetensors import safe_open
 from transformers import PreTrainedTokenizerBase
 
+from ..model.saved_weights import open_to_other_readers
 from .convert import OUR_MODEL_TYPES, Converted
 from .opening import open_tokenizer, open_weights, silent
 from .proof import token_ids
@@ -41,6 +42,7 @@ def save(converted: Converted, folder: Path) -> None:
     try:
         with silent():
             converted.model.save_pretrained(writing)
+        open_to_other_readers(writing)
         record = converted.to_json()
         _check_saved_weights(converted, writing)
         if converted.tokenizer is not None:

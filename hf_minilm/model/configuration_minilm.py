@@ -124,6 +124,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "max_position_embeddings": 1024,
     },
     # Warner et al. 2024, arXiv:2412.13663, section 2.1, with one rotary base and full attention in every layer.
+    # Classifiers of texts read the mean of all tokens, as those of the published models do.
     "modern": {
         **_MODERN,
         "norm": "layer_norm",
@@ -133,6 +134,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "hidden_act": "gelu",
         "prediction_transform": True,
         "classifier_transform": True,
+        "classifier_pooling": "mean",
         "is_causal": False,
     },
     # Touvron et al. 2023, arXiv:2302.13971, section 2.2, with the output projection tied.

@@ -37,6 +37,7 @@ from safetensors import safe_open
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from ..model.saved_weights import open_to_other_readers
 from .background_work import BackgroundWork
 from .optimizer import save_optimizer_state
 
@@ -200,6 +201,7 @@ def save_training_checkpoint(
         if tokenizer is not None:
             tokenizer.save_pretrained(writing)
         save_optimizer_state(writing, optimizer)
+        open_to_other_readers(writing)
         text = json.dumps(dataclasses.asdict(state), indent=1, allow_nan=False, ensure_ascii=False)
         (writing / STATE_FILE).write_text(text + "\n", encoding="utf-8")
 

@@ -26,6 +26,7 @@ from ..evaluation.samples import (
 )
 from ..evaluation.translation import evaluate_translations
 from ..evaluation.world_floor import MaskedFloor, causal_floor, masked_floor
+from ..model.saved_weights import open_to_other_readers
 from .assembly import prepare_training
 from .background_work import BackgroundWork
 from .checkpoint import (
@@ -196,6 +197,7 @@ def _finish(training: Training, data: Data, state: TrainingState, folder: Path) 
         # transformers would stop at 20 tokens.
         model.generation_config.max_new_tokens = training.recipe.data.sequence_length
     model.save_pretrained(writing)
+    open_to_other_readers(writing)
     data.tokenizer.save_pretrained(writing)
     writing.rename(model_folder)
     if training.metrics is not None:

@@ -90,6 +90,13 @@ def test_a_native_export_has_neither_code_nor_a_map_to_it(native_folder, tmp_pat
     assert not [path for path in (tmp_path / "back").glob("*.json") if "auto_map" in path.read_text(encoding="utf-8")]
 
 
+def test_whoever_may_read_the_configuration_may_read_the_weights(native_folder, tmp_path):
+    run("import", native_folder(), tmp_path / "ours")
+    run("export", tmp_path / "ours", tmp_path / "back", "--to", "bert")
+    for folder in (tmp_path / "ours", tmp_path / "back"):
+        assert (folder / "model.safetensors").stat().st_mode == (folder / "config.json").stat().st_mode
+
+
 def test_the_record_says_what_was_compared_and_how_far_apart_it_was(native_folder, tmp_path):
     run("import", native_folder("llama"), tmp_path / "ours")
     record = json.loads((tmp_path / "ours" / "conversion.json").read_text(encoding="utf-8"))

@@ -86,6 +86,13 @@ def whole(runs: Path, cache: Path) -> Path:
     return folder
 
 
+def test_whoever_may_read_the_configuration_may_read_the_weights_and_the_moments(whole: Path) -> None:
+    files = list(whole.rglob("*.safetensors"))
+    assert {path.name for path in files} == {"model.safetensors", "optimizer.safetensors"}
+    for path in files:
+        assert path.stat().st_mode == path.with_name("config.json").stat().st_mode
+
+
 def test_the_share_of_the_time_spent_waiting_for_data_is_logged(whole: Path) -> None:
     shares = logged(whole, "waiting_share")
     assert len(shares) == 8
