@@ -35,7 +35,12 @@ def argument_parser(description: str, *, data: str, **defaults: Any) -> argparse
     parser.add_argument("--limit", type=int, help="most examples to use or to make")
     parser.add_argument("--untrained", action="store_true", help="begin with initial weights, for comparison")
     parser.add_argument("--epochs", type=float, default=3.0)
-    parser.add_argument("--learning-rate", type=float, default=3e-4)
+    parser.add_argument(
+        "--learning-rate",
+        type=float,
+        default=1e-3,
+        help="default %(default)s, for small models that Muon trained; large published ones want some 5e-5",
+    )
     add_batch_arguments(parser)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", default=f"runs/{Path(sys.argv[0]).stem}", help="folder for what is trained")

@@ -40,7 +40,7 @@ def complete(model: PreTrainedModel, tokenizer: Any, prompts: list[str], *, long
 
 def main() -> None:
     """Train, generate, print."""
-    parser = argument_parser(__doc__, data="records with prompt and completion (.jsonl, .tsv)", epochs=3.0)
+    parser = argument_parser(__doc__, data="records with prompt and completion (.jsonl, .tsv)", epochs=2.0)
     parser.add_argument("--generate", type=int, default=200, help="most held-out prompts to answer")
     arguments = parser.parse_args()
     fields = ("prompt", "completion")

@@ -40,12 +40,31 @@ def test_one_that_says_nothing_has_no_figures(run_as_contestant):
     assert run_as_contestant("").error == "no figures were printed"
 
 
+@pytest.fixture
+def sent_in_a_second():
+    """Send this process a signal in a second, and restore its handlers afterwards.
+
+    Python raises KeyboardInterrupt at SIGINT only if the shell did not begin it with that signal ignored, as shells do
+    in the background.
+    """
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGALRM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def send(number):
+        signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), number))
+        signal.setitimer(signal.ITIMER_REAL, 1.0)
+
+    yield send
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_when_the_bench_is_stopped_no_process_is_left(run_as_contestant, tmp_path, number):
+def test_when_the_bench_is_stopped_no_process_is_left(run_as_contestant, sent_in_a_second, tmp_path, number):
     told = tmp_path / "pid"
     code = f"import os, time; open({str(told)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
-    signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), number))
-    signal.setitimer(signal.ITIMER_REAL, 1.0)
+    sent_in_a_second(number)
     begin = time.monotonic()
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         run_as_contestant(code)
