@@ -59,7 +59,7 @@ def held_out_loss(model: PreTrainedModel, rows: Any, collator: Any, name: str) -
 
 def main() -> None:
     """Measure, go on training, measure again, print."""
-    parser = argument_parser(__doc__, data="records with text (.jsonl, .tsv)", learning_rate=5e-4)
+    parser = argument_parser(__doc__, data="records with text (.jsonl, .tsv)")
     parser.add_argument("--mask-rate", type=float, default=0.3, help="share of the tokens to predict; encoders only")
     arguments = parser.parse_args()
     parts = load_parts(arguments.data, lambda file: read_records(file, ("text",)), other_stories, limit=arguments.limit)

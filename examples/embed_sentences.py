@@ -35,9 +35,7 @@ def nearest_is_right(model: SentenceTransformer, first: list[str], second: list[
 
 def main() -> None:
     """Train, measure, print."""
-    parser = argument_parser(
-        __doc__, data="records with text and text_pair (.jsonl, .tsv)", batch_size=64, learning_rate=5e-4
-    )
+    parser = argument_parser(__doc__, data="records with text and text_pair (.jsonl, .tsv)", batch_size=64)
     arguments = parser.parse_args()
     parts = load_parts(arguments.data, lambda file: read_records(file, FIELDS), translations, limit=arguments.limit)
     set_seed(arguments.seed)
