@@ -166,15 +166,28 @@ def losses_into_gradients(
         chosen = scores.gather(1, targets).mul_(1 - label_smoothing)
         if label_smoothing:
             chosen.add_(scores.mean(dim=-1, keepdim=True), alpha=label_smoothing)
-        sums = scores.exp_().sum(dim=-1, keepdim=True)
-        total += (sums.log() - chosen).sum()
+        probabilities, log_sums = _softmax(scores, quickly=scores.dtype != logits.dtype)
+        total += (log_sums - chosen).sum()
         if share is not None:
-            scores.mul_(share / sums)
+            gradients = probabilities.mul_(share)
             if label_smoothing:
-                scores.sub_(share * (label_smoothing / scores.shape[1]))
-            scores.scatter_add_(1, targets, (share * (label_smoothing - 1)).to(scores.dtype).expand(targets.shape))
-            logits[block] = scores
+                gradients.sub_(share * (label_smoothing / gradients.shape[1]))
+            gradients.scatter_add_(1, targets, (share * (label_smoothing - 1)).to(scores.dtype).expand(targets.shape))
+            logits[block] = gradients
     return total
+
+
+def _softmax(scores: torch.Tensor, *, quickly: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Turn scores [n, V], the largest of each row 0, into probabilities and the logarithm of what they were divided by.
+
+    torch's own softmax takes half the time on a CPU, by an exponential that is right to 6e-6: a thousandth of what
+    16 bits can tell, but not all that float32 can.
+    """
+    if quickly:
+        probabilities = scores.softmax(dim=-1)
+        return probabilities, -probabilities.amax(dim=-1, keepdim=True).log()
+    sums = scores.exp_().sum(dim=-1, keepdim=True)
+    return scores.div_(sums), sums.log()
 
 
 def _slices(length: int, size: int) -> list[slice]:
