@@ -5,7 +5,6 @@ import re
 import shlex
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -142,13 +141,3 @@ def test_the_changelog_begins_with_this_version() -> None:
     newest = re.search(r"^## \[?v?([^\s\]]+)", text, flags=re.MULTILINE)
     assert newest is not None
     assert newest[1] == hf_minilm.__version__
-
-
-def test_the_constraints_name_every_direct_requirement_once() -> None:
-    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    pinned = [line.split("==")[0].lower().replace("_", "-") for line in lines if line and not line.startswith("#")]
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    required = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
-    names = {re.split(r"[^\w-]", requirement)[0].lower().replace("_", "-") for requirement in required}
-    assert len(set(pinned)) == len(pinned)
-    assert names <= set(pinned)
