@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
@@ -25,19 +26,15 @@ def requirements() -> list[Requirement]:
     return [Requirement(line) for line in (*project["dependencies"], *project["optional-dependencies"]["dev"])]
 
 
-def normalised(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
 def pinned() -> list[str]:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    return [normalised(line.split("==")[0]) for line in lines if line and not line.startswith("#")]
+    return [canonicalize_name(line.split("==")[0]) for line in lines if line and not line.startswith("#")]
 
 
 def brought_by(requirement: Requirement, known: set[tuple[str, str]]) -> Iterator[str]:
     """Name all that a requirement installs on this machine, itself included."""
     for extra in ("", *requirement.extras):
-        key = normalised(requirement.name), extra
+        key = canonicalize_name(requirement.name), extra
         if key in known:
             continue
         known.add(key)
