@@ -193,7 +193,8 @@ class MiniLMConfig(PreTrainedConfig):
     head_dim: int | None = None
     """Size D of a head; None: hidden_size / num_attention_heads."""
     intermediate_size: int | None = None
-    """Inner width of the feed-forward; None: 4 x hidden_size when plain, 8/3 of it (to a multiple of 32) when gated."""
+    """Inner width of the feed-forward; None: 4 x hidden_size when plain, 3/2 of it (to a multiple of 32) when gated, as
+    the base size of ModernBERT has (Warner et al. 2024, arXiv:2412.13663)."""
 
     position_embedding: str = "rope"
     """Scheme of positions, a name in the registry of `positions.py`: learned, sinusoidal, rope, alibi, relative_bias or
@@ -316,7 +317,7 @@ class MiniLMConfig(PreTrainedConfig):
         if self.head_dim is None:
             self.head_dim = self.hidden_size // max(self.num_attention_heads, 1)
         if self.intermediate_size is None:
-            gated_width = -(-8 * self.hidden_size // (3 * 32)) * 32
+            gated_width = -(-3 * self.hidden_size // (2 * 32)) * 32
             self.intermediate_size = gated_width if self.feed_forward == "gated" else 4 * self.hidden_size
         self._refuse_absurd_sizes()
         if self.layer_types is None:

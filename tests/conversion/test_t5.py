@@ -147,7 +147,7 @@ def test_a_model_of_ours_with_t5s_parts_becomes_t5(is_tied, tmp_path):
         ({"hidden_act": "gelu"}, "encoder.hidden_act (gelu) must be gelu_new"),
         ({"attention_bias": True}, "encoder.attention_bias (True) must be False"),
         ({"share_embeddings": False}, "share_embeddings (False) must be True"),
-        ({"decoder": {"intermediate_size": 99}}, "decoder.intermediate_size (99) must be 352"),
+        ({"decoder": {"intermediate_size": 99}}, "decoder.intermediate_size (99) must be 192"),
         ({"decoder": {"output_bias": True}}, "decoder.output_bias (True) must be False"),
     ],
 )

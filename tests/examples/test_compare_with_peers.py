@@ -105,7 +105,8 @@ def test_a_peer_is_trained_for_a_time_and_both_models_are_measured_on_the_same_t
     figures = json.loads(output.read_text(encoding="utf-8"))
     ours, theirs = figures["models"]
     assert [ours["name"], theirs["name"]] == ["hf_minilm", name]
-    assert 0.5 < ours["parameters"] / theirs["parameters"] < 2
+    # Half of so small a GPT-2 is its table of 1,024 positions.
+    assert 0.4 < ours["parameters"] / theirs["parameters"] < 2
     assert figures["held_out_sequences"] == 25
     assert {key: ours["held_out"][key] for key in ("tokens", "bytes")} == {
         key: theirs["held_out"][key] for key in ("tokens", "bytes")

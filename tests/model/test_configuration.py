@@ -87,7 +87,7 @@ def test_contradicting_fields_are_refused_in_one_line(fields, message):
 
 def test_widths_left_open_are_derived():
     config = MiniLMConfig(hidden_size=96, num_attention_heads=6)
-    assert (config.head_dim, config.num_key_value_heads, config.intermediate_size) == (16, 6, 256)
+    assert (config.head_dim, config.num_key_value_heads, config.intermediate_size) == (16, 6, 160)
     assert MiniLMConfig(hidden_size=96, num_attention_heads=6, feed_forward="plain").intermediate_size == 384
 
 
