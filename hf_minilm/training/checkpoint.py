@@ -464,7 +464,7 @@ def load_model(
         raise
     except Exception as error:  # safetensors, torch and transformers each have classes of their own
         raise ValueError(
-            f"weights ({path}) must be those of the recipe's model; choose an older checkpoint ({_one_line(error)})."
+            f"weights ({path}) must be those of the recipe's model; {_advice(checkpoint, config)} ({_one_line(error)})."
         ) from error
     model, found = opened
     wrong = sorted(name for name, kind in kinds.items() if kind != "F32")
@@ -473,10 +473,36 @@ def load_model(
     if wrong:
         raise ValueError(
             f"weights ({path}) must be those of the recipe's model in single precision, and {len(wrong)} are not, "
-            f"{wrong[0][:200]} first; choose an older checkpoint."
+            f"{wrong[0][:200]} first; {_advice(checkpoint, config)}."
         )
     _check_finite(model)
     return model
+
+
+def _advice(checkpoint: Path, config: PreTrainedConfig) -> str:
+    """Say what to do about weights of another model: it may be what the same recipe built in an earlier version."""
+    try:
+        theirs = _sizes(json.loads((checkpoint / "config.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError):
+        theirs = {}
+    ours = _sizes(config.to_dict())
+    others = {name: size for name, size in theirs.items() if name in ours and size != ours[name]}
+    if not others:
+        return "choose an older checkpoint"
+    name, size = next(iter(others.items()))
+    return (
+        f"its {name} is {size}, where the recipe makes it {ours[name]}: if an earlier version began this run, write "
+        "that under model.overrides of the recipe and of the run folder's recipe.yaml, or choose an older checkpoint"
+    )
+
+
+def _sizes(fields: Any) -> dict[str, int]:
+    """Read the whole numbers of a configuration; those of an encoder or a decoder under `encoder.` and `decoder.`."""
+    if not isinstance(fields, dict):
+        return {}
+    own = {name: value for name, value in fields.items() if type(value) is int}
+    inner = {part: _sizes(fields[part]) for part in ("encoder", "decoder") if part in fields}
+    return own | {f"{part}.{name}": size for part, sizes in inner.items() for name, size in sizes.items()}
 
 
 def _one_line(error: BaseException) -> str:

@@ -142,3 +142,22 @@ def test_another_model_tokenizer_or_seed_is_another_run_whatever_is_accepted(
     assert pretrain("run") == 0
     assert pretrain("run", "--accept-changes", **changed) == 2
     assert "must be new or hold this same run" in capsys.readouterr().err
+
+
+def test_a_run_whose_model_an_earlier_version_built_otherwise_says_how_it_goes_on(
+    pretrain, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = {"optimizer__schedule": "constant", "optimizer__warmup_share": 0.0}
+    sizes = [{**SETTINGS["model.overrides"], "intermediate_size": width} for width in (24, 40)]
+    narrow, wide = ({**changes, "model__overrides": each} for each in sizes)
+    longer = {"training__budget": "10steps"}
+    assert pretrain("run", **narrow) == 0
+    recipe = tmp_path / "run" / "recipe.yaml"
+    before = recipe.read_text(encoding="utf-8")
+    recipe.write_text(before.replace("intermediate_size: 24", "intermediate_size: 40"), encoding="utf-8")
+    assert pretrain("run", "--accept-changes", **wide, **longer) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("hf-minilm: ")]
+    assert "its intermediate_size is 24, where the recipe makes it 40" in line
+    recipe.write_text(before, encoding="utf-8")
+    assert pretrain("run", "--accept-changes", **narrow, **longer) == 0
+    assert "resuming after step 8" in capsys.readouterr().err
