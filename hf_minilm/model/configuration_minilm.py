@@ -137,7 +137,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "classifier_pooling": "mean",
         "is_causal": False,
     },
-    # Touvron et al. 2023, arXiv:2302.13971, section 2.2, with the output projection tied.
+    # Touvron et al. 2023, arXiv:2302.13971, section 2.2, with the output projection tied and a narrower feed-forward,
+    # from which small models learn more in the same time; see model_cards/LOG.md.
     "modern_decoder": {
         **_MODERN,
         "norm": "rms_norm",
