@@ -45,7 +45,7 @@ def encode_texts(work: EncodingWork, folder: WorkingFolder, device: torch.device
         "texts_per_second": len(vectors) / seconds,
         "tokens_per_second": tokens / seconds,
         "padding_share": 1 - tokens / positions,
-        "peak_memory": peak_memory(device),
+        "peak_memory": peak_memory(device, before=before),
         "memory_before": before,
     }
 
@@ -105,7 +105,7 @@ def generate_tokens(work: GenerationWork, device: torch.device) -> dict[str, Any
         "first_token_seconds": first,
         "token_seconds": (whole - first) / (work.new_tokens - 1),
         "tokens_per_second": work.batch_rows * work.new_tokens / whole,
-        "peak_memory": peak_memory(device),
+        "peak_memory": peak_memory(device, before=before),
         "memory_before": before,
     }
 

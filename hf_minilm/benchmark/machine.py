@@ -68,17 +68,23 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def peak_memory(device: torch.device) -> int:
+def peak_memory(device: torch.device, *, before: int = 0) -> int:
     """Most bytes held so far: by tensors on a GPU, resident by this process on a CPU.
 
     On Linux the process's own high-water mark is read. `ru_maxrss` would not do there: a process inherits it from the
     one that started it, through `exec`, so that a large parent hides what a small child takes.
+
+    Args:
+        device: Whose memory.
+        before: What `memory_now` gave earlier. Linux adds its counts up from parts and is some hundred kB off, so that
+            the most of all can read as less.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     own = _status_bytes("VmHWM")
     # The unit of ru_maxrss is a kilobyte, on macOS a byte.
-    return own or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    own = own or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return max(own, before)
 
 
 def memory_now(device: torch.device) -> int:

@@ -116,7 +116,7 @@ class Stopwatch:
             tokens=tokens,
             steps=self.steps,
             flops_per_second=sum(_flops(work, each) for each in self._counts) / seconds,
-            peak_memory=peak_memory(self.device),
+            peak_memory=peak_memory(self.device, before=self.memory_before),
             memory_before=self.memory_before,
         )
 

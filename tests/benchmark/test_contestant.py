@@ -46,8 +46,7 @@ def test_a_peer_is_trained_under_trainer(small_work, folder, maker, objective, d
     assert figures["tokens"] == 2 * 4 * 96 or data != "grouped"
     expected = (0.99, 1.0) if objective == "causal" else (0.05, 0.3)
     assert expected[0] <= figures["predicted_share"] <= expected[1]
-    # Linux keeps its counts a process in parts, and the sums are some hundred kB off.
-    assert figures["peak_memory"] + 2**20 >= figures["memory_before"] > 0
+    assert figures["peak_memory"] >= figures["memory_before"] > 0
     assert 0 <= figures["waiting_share"] < 1
     assert figures["flops_per_second"] > 0
 
