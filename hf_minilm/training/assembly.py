@@ -35,7 +35,7 @@ from .optimizer import build_optimizer, load_optimizer_state
 from .preparation import Data, build_config, build_model, model_class
 from .processes import Processes
 from .recipe import Recipe, recipe_to_dict
-from .sharding import WholeModel, shard_model, shares_out
+from .sharding import WholeModel, processes_of_a_copy, shard_model
 
 _ROWS_SHOWN = 3
 _CHARACTERS_SHOWN = 60
@@ -89,7 +89,7 @@ def prepare_training(
     state = TrainingState(step=0, tokens=0, seconds=0.0, recipe=recipe_to_dict(recipe))
     before = state if newest is None else load_training_state(newest)
     state = replace(before, processes=processes.number, threads=torch.get_num_threads())
-    built = _build(recipe, data, newest, accelerator)
+    built = _build(recipe, data, newest, accelerator=accelerator, processes=processes)
     if processes.is_main:
         where = "from the start" if newest is None else f"resuming after step {state.step}"
         workers = _workers(state) if newest is None else _changed_workers(recipe, before, state)
@@ -120,7 +120,9 @@ def prepare_training(
     return training, state
 
 
-def _build(recipe: Recipe, data: Data, newest: Path | None, accelerator: Accelerator) -> _Built:
+def _build(
+    recipe: Recipe, data: Data, newest: Path | None, *, accelerator: Accelerator, processes: Processes
+) -> _Built:
     model = _open_model(recipe, data, newest, precision=accelerator.mixed_precision)
     compiles = resolve_compilation(
         recipe.training.compile,
@@ -128,12 +130,13 @@ def _build(recipe: Recipe, data: Data, newest: Path | None, accelerator: Acceler
         budget=recipe.training.budget,
         positions_per_step=recipe.training.batch_rows * data.train.positions_per_row,
     )
-    is_sharded = shares_out(recipe.training.parallelism, num_processes=accelerator.num_processes)
-    whole = WholeModel(model.to(accelerator.device)) if is_sharded else None
+    copy_size = processes_of_a_copy(recipe.training, num_processes=processes.number)
+    whole = WholeModel(model.to(accelerator.device)) if copy_size > 1 else None
     if compiles:
         compile_layers(model)
-    if is_sharded:
-        shard_model(model, accelerator.device, num_processes=accelerator.num_processes)
+    if copy_size > 1:
+        mesh = shard_model(model, accelerator.device, num_processes=processes.number, copy_size=copy_size)
+        processes.watch(mesh.get_all_groups())
     optimizer = build_optimizer(model, recipe.optimizer)
     if newest is not None:
         load_optimizer_state(newest, optimizer)
@@ -159,7 +162,10 @@ def _describe_settings(recipe: Recipe, accelerator: Accelerator, built: _Built) 
     compiled = ", compiled" if built.compiles else ""
     sharing = ""
     if recipe.training.parallelism == "sharded":
-        sharing = ", model shared out" if accelerator.num_processes > 1 else ", the one process has all of the model"
+        copies = accelerator.num_processes // (recipe.training.shard_over or accelerator.num_processes)
+        sharing = f", {copies} copies of the model, each shared out" if copies > 1 else ", model shared out"
+        if built.whole is None:
+            sharing = ", the one process has all of the model"
     return f"{arithmetic}, {built.model.config._attn_implementation} attention{compiled}{sharing}"
 
 

@@ -42,7 +42,7 @@ from .preparation import Data, build_config, open_corpus, prepare_data
 from .processes import Processes, end_with_launcher
 from .recipe import Recipe, describe_recipe, difference, load_recipe
 from .run_lock import RunLock
-from .sharding import shares_out
+from .sharding import processes_of_a_copy
 
 RECIPE_FILE = "recipe.yaml"
 REPORT_FILE = "report.txt"
@@ -52,7 +52,7 @@ CHANGEABLE = (
         f"training.{name}"
         for name in (
             *("micro_batch_rows", "precision", "log_every", "save_every", "keep_last", "processes", "threads"),
-            *("timeout", "most_skipped", "attention", "compile", "vocabulary_loss", "parallelism"),
+            *("timeout", "most_skipped", "attention", "compile", "vocabulary_loss", "parallelism", "shard_over"),
         )
     )
     | {"data.cache_folder", "evaluation.translations", "evaluation.num_beams", "output.folder", "output.trackers"}
@@ -94,15 +94,16 @@ def pretrain(recipe: Recipe, *, accept_changes: bool = False) -> str:
     accelerator = start_accelerator(precision, trackers=recipe.output.trackers, folder=str(folder))
     processes = Processes()
     check_number(recipe, processes.number)
-    shares_out(recipe.training.parallelism, num_processes=processes.number)
+    processes_of_a_copy(recipe.training, num_processes=processes.number)
     with ExitStack() as stack:
         stack.enter_context(processes.naming_the_missing())
-        if processes.is_main:
-            refuse_foreign_folder(folder)
-            folder.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(RunLock(folder))
-            claim_folder(recipe, folder, accept_changes=accept_changes)
-            remove_leftovers(folder / "checkpoints")
+        with processes.main_first():
+            if processes.is_main:
+                refuse_foreign_folder(folder)
+                folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(RunLock(folder))
+                claim_folder(recipe, folder, accept_changes=accept_changes)
+                remove_leftovers(folder / "checkpoints")
         is_finished = processes.is_main and (folder / REPORT_FILE).exists()
         if processes.gather([is_finished]).any():
             return (folder / REPORT_FILE).read_text(encoding="utf-8") + _finished_line(folder) if is_finished else ""

@@ -48,20 +48,29 @@ class Processes:
         self.number = torch.distributed.get_world_size() if together else 1
         self._prompt: Any = None
         self._patient: Any = None
+        self._watched: list[Any] = []
         if self.number > 1:
             self._prompt = torch.distributed.new_group(backend="gloo", timeout=FIRST_STEP_TIMEOUT)
             self._patient = torch.distributed.new_group(backend="gloo", timeout=_LONGEST_WAIT)
+            self._watched += [self._prompt, torch.distributed.group.WORLD]
 
     @property
     def is_main(self) -> bool:
         """Whether this is the one that writes."""
         return self.index == 0
 
+    def watch(self, groups: Sequence[torch.distributed.ProcessGroup]) -> None:
+        """Give up processes that are silent in further groups too; before the first step is done, later than after."""
+        self._watched += groups
+        self._limit(groups, FIRST_STEP_TIMEOUT)
+
     def limit_silence(self, seconds: float) -> None:
         """Say how long a process may be silent from now on, before the others give it up."""
-        for group in (self._prompt, torch.distributed.group.WORLD if self.number > 1 else None):
-            if group is not None:
-                distributed_c10d._set_pg_timeout(timedelta(seconds=seconds), group)
+        self._limit(self._watched, timedelta(seconds=seconds))
+
+    def _limit(self, groups: Sequence[torch.distributed.ProcessGroup], longest: timedelta) -> None:
+        for group in groups:
+            distributed_c10d._set_pg_timeout(longest, group)
 
     def gather(self, numbers: Sequence[float]) -> torch.Tensor:
         """Give all processes everyone's numbers, as many each, as float64 [processes, numbers]."""
@@ -90,12 +99,28 @@ class Processes:
 
     @contextlib.contextmanager
     def main_first(self) -> Iterator[None]:
-        """Let the main process go through a block before the others do, for as long as it takes."""
-        if not self.is_main:
-            self.wait()
-        yield
-        if self.is_main:
-            self.wait()
+        """Let the main process go through a block before the others do, for as long as it takes.
+
+        Raises:
+            ProcessLostError: On the others, if the main one failed in the block; it says itself why.
+        """
+        if not self.is_main and not self._told_by_main():
+            raise ProcessLostError("process 0 must prepare the run before the others, and could not; see its message.")
+        is_through = False
+        try:
+            yield
+            is_through = True
+        finally:
+            if self.is_main:
+                self._told_by_main(is_through)
+
+    def _told_by_main(self, value: bool = True) -> bool:
+        """Give all processes what the main one says here, however long it takes to come here."""
+        if self.number == 1:
+            return value
+        told = torch.tensor([value])
+        torch.distributed.broadcast(told, src=0, group=self._patient)
+        return bool(told)
 
     @contextlib.contextmanager
     def naming_the_missing(self) -> Iterator[None]:

@@ -182,6 +182,12 @@ class TrainingSettings:
         "data",
         "What several processes hold: the whole model each, or weights, gradients and moments shared out (FSDP2).",
     )
+    shard_over: int | None = _setting(
+        None,
+        "Processes that share one copy of the model, such as those of a machine, while other copies train beside it; "
+        "null is all; sharded only.",
+        least=2,
+    )
     threads: int | None = _setting(
         None,
         "Threads of a process on a CPU, which decide the last bits; null takes what the environment gives, and 1 with "
@@ -441,6 +447,8 @@ class Recipe:
                 causes["data.world_documents"] = "a data.corpus that is neither builtin:world nor builtin:pairs"
         if self.tokenizer.folder is not None:
             causes |= dict.fromkeys(_TRAINED_TOKENIZER_ONLY, "tokenizer.folder")
+        if self.training.parallelism != "sharded":
+            causes["training.shard_over"] = f"training.parallelism {self.training.parallelism}"
         if self.optimizer.name != "muon":
             causes["optimizer.momentum"] = f"optimizer.name {self.optimizer.name}"
         if self.optimizer.schedule != "wsd":

@@ -44,7 +44,7 @@ class ShardedMuon(torch.optim.Muon):
         rows = orthogonalise(
             wishes,
             [matrix.shape for matrix in matrices],
-            matrices[0].device_mesh.get_group(),
+            matrices[0].device_mesh["shards"].get_group(),
             lambda whole: _zeropower_via_newtonschulz(whole, *settings),
         )
         for matrix, update in zip(matrices, rows, strict=True):

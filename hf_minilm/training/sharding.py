@@ -1,9 +1,11 @@
-"""The model shared out over the processes: of every weight, gradient and moment each process holds a part.
+"""The model shared out over processes: of every weight, gradient and moment each process holds a part.
 
 This is torch's FSDP2, `fully_shard` (Zhao et al. 2023, arXiv:2304.11277, is its first form): a layer's weights are
 gathered when it computes and let go after, forward and backward, and its gradient is averaged into parts. What stands
 around the layers is gathered once a step, tied embeddings with their other use among it. Arithmetic is that of data
 parallel training: weights, gradients and sums of gradients in float32, products in bfloat16 where the run's are.
+All processes share one copy, or groups of them have one each (`training.shard_over`, hybrid sharding): then weights
+travel within a group only, such as a machine, and gradients are averaged within it and after that across the groups.
 
 Accelerate's own way to FSDP2 is not taken, because without a GPU it becomes data parallel training and does not say so.
 
@@ -22,7 +24,7 @@ from typing import Any, cast
 import torch
 import torch.distributed
 from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
@@ -30,30 +32,42 @@ from transformers import PreTrainedModel
 from ..model.layers import Layer
 from .launch import LAUNCH_LINE
 from .optimizer import StepSettings, build_optimizer
+from .recipe import TrainingSettings
 
 
-def shares_out(parallelism: str, *, num_processes: int) -> bool:
-    """Tell whether the model is shared out over the processes.
+def processes_of_a_copy(settings: TrainingSettings, *, num_processes: int) -> int:
+    """Count the processes that hold one copy of the model between them; 1 where each of them has all of it.
 
     One process that a launcher started, as when a run goes on with fewer of them, is left with all of the model.
 
     Args:
-        parallelism: `data` or `sharded`.
+        settings: Its `parallelism`, and the processes to `shard_over`.
         num_processes: How many there are.
 
     Raises:
-        ValueError: If there is one process because nothing started several.
+        ValueError: If there is one process because nothing started several, or if they do not make whole copies.
     """
-    if parallelism == "sharded" and num_processes == 1 and "WORLD_SIZE" not in os.environ:
-        line = LAUNCH_LINE.format(processes=2)
+    if settings.parallelism == "data":
+        return 1
+    if num_processes == 1:
+        if "WORLD_SIZE" not in os.environ:
+            line = LAUNCH_LINE.format(processes=2)
+            raise ValueError(
+                "training.parallelism (sharded) must have several processes to share the model out to; "
+                f"start with: {line}"
+            )
+        return 1
+    size = settings.shard_over or num_processes
+    if num_processes % size:
         raise ValueError(
-            f"training.parallelism (sharded) must have several processes to share the model out to; start with: {line}"
+            f"training.shard_over ({size}) must divide the number of processes ({num_processes}); start a multiple of "
+            "it, or set it to null for one copy over all."
         )
-    return parallelism == "sharded" and num_processes > 1
+    return size
 
 
-def shard_model(model: PreTrainedModel, device: torch.device, *, num_processes: int) -> None:
-    """Share a model's weights out over all processes, in place; each layer is gathered for itself.
+def shard_model(model: PreTrainedModel, device: torch.device, *, num_processes: int, copy_size: int) -> DeviceMesh:
+    """Share a model's weights out over processes, in place; each layer is gathered for itself.
 
     Call it before the optimizer is built. The weights are those of the first process, as in data parallel training.
 
@@ -61,20 +75,35 @@ def shard_model(model: PreTrainedModel, device: torch.device, *, num_processes: 
         model: On `device`; compiled layers too.
         device: This process's.
         num_processes: How many there are; a process group joins them.
+        copy_size: How many of them share one copy, neighbours by their numbers.
+
+    Returns:
+        The processes, [processes] or [copies, processes of a copy].
 
     Raises:
         ValueError: If a parameter is not shared out afterwards.
     """
     for parameter in model.parameters():
         torch.distributed.broadcast(parameter.detach(), src=0)
-    mesh = init_device_mesh(device.type, (num_processes,), mesh_dim_names=("shards",))
+    if copy_size == num_processes:
+        mesh = init_device_mesh(device.type, (num_processes,), mesh_dim_names=("shards",))
+    else:
+        shape = (num_processes // copy_size, copy_size)
+        mesh = init_device_mesh(device.type, shape, mesh_dim_names=("copies", "shards"))
     for module in model.modules():
         if isinstance(module, Layer):
             fully_shard(module, mesh=mesh)
     fully_shard(model, mesh=mesh)
     for name, parameter in model.named_parameters():
-        if not (isinstance(parameter, DTensor) and parameter.placements[0].is_shard(dim=0)):
+        if not (isinstance(parameter, DTensor) and _is_shared_out(parameter, mesh)):
             raise ValueError(f"parameter {name} ({type(parameter).__name__}) must be shared out; use parallelism data.")
+    return mesh
+
+
+def _is_shared_out(parameter: DTensor, mesh: DeviceMesh) -> bool:
+    """Whether a parameter is cut by rows over the processes of a copy, and the same in all copies."""
+    *copies, shards = parameter.placements
+    return parameter.device_mesh == mesh and shards.is_shard(dim=0) and all(each.is_replicate() for each in copies)
 
 
 class WholeModel:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "hostile")]
 pytest.register_assert_rewrite("jobs")
 
 from jobs import ForkServer, Workplace, write_corpora  # noqa: E402 (found by the path above)

@@ -264,8 +264,7 @@ def write_corpora(folder: Path) -> None:
 def words(folder: Path, settings: Mapping[str, str]) -> list[str]:
     """The command line of a run, after the program's name."""
     corpus = PAIRS_FILE if settings.get("objective.name") == "pairs" else CORPUS_FILE
-    places = {"data.corpus": str(folder.parent / corpus), "output.folder": str(folder)}
-    merged = {**TINY, **settings, **places}
+    merged = {**TINY, "data.corpus": str(folder.parent / corpus), **settings, "output.folder": str(folder)}
     return ["pretrain", *(f"--set={name}={value}" for name, value in merged.items())]
 
 

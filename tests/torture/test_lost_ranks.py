@@ -45,8 +45,21 @@ def test_a_lost_rank_ends_the_job(workplace: Workplace, deed: str) -> None:
                     assert re.search(rf"\b(rank|process)e?s? \(?{rank}\b", text), f"rank {rank} is not named\n{text}"
 
 
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_a_frozen_rank_of_two_that_share_a_model_ends_the_job(workplace: Workplace, ranks: int) -> None:
+    sharing = {"training.parallelism": "sharded", "training.shard_over": "2"}
+    settings = {**SETTINGS, **timeout_settings(TIMEOUT), **sharing}
+    cases = [(rank, place) for rank in range(ranks) for place in ("forward", "backward", "save")]
+    with Row("R10", f"SIGSTOP, {ranks} ranks, two share a copy", tries=len(cases), few=2) as row:
+        for rank, place in row.random.sample(cases, row.tries):
+            with row.attempt(f"rank {rank}, {place}"):
+                job, begin = start_injured(workplace, rank, "SIGSTOP", place, settings, ranks=ranks)
+                assert_others_end(job, rank, begin, TIMEOUT + 2.0 * slowness(), row)
+                assert_checkpoints_are_whole(job.folder)
+
+
 def start_injured(
-    workplace: Workplace, rank: int, deed: str, place: str, settings: dict[str, str]
+    workplace: Workplace, rank: int, deed: str, place: str, settings: dict[str, str], *, ranks: int = RANKS
 ) -> tuple[Job, float]:
     """Start a run in which something happens to a rank; gives the moment at which it did.
 
@@ -58,7 +71,7 @@ def start_injured(
             fault = Fault(0, at=place, count=2, do="pause", seconds=PAUSE)
         else:
             fault.at, fault.count = "exchange", 7
-    job = workplace.start(workplace.new_folder("injured"), settings, processes=RANKS, faults=[fault])
+    job = workplace.start(workplace.new_folder("injured"), settings, processes=ranks, faults=[fault])
     begin = job.wait_for_fault()
     if fault.do == "pause":
         time.sleep(PAUSE / 4)

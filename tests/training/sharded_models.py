@@ -1,6 +1,6 @@
 """Checks of a small sharded model against a whole one, in processes forked from this one.
 
-    python sharded_models.py PROCESSES [cuda]
+    python sharded_models.py PROCESSES [DEVICE [PROCESSES_OF_A_COPY]]
 
 A vocabulary of 99 cannot be shared out evenly, nor can other sizes here; some processes of four hold nothing of some.
 """
@@ -25,6 +25,7 @@ from hf_minilm.training.sharding import WholeModel, shard_model
 SIZES = {"vocab_size": 99, "hidden_size": 30, "num_attention_heads": 3, "num_hidden_layers": 2, "intermediate_size": 45}
 STILL = {"hidden_dropout": 0.0, "attention_dropout": 0.0}
 DEVICE = torch.device(sys.argv[2] if len(sys.argv) > 2 else "cpu")
+COPY_SIZE = int(sys.argv[3] if len(sys.argv) > 3 else sys.argv[1])
 
 
 def build(**fields: Any) -> MiniLMForPreTraining:
@@ -50,7 +51,8 @@ def check(*, tied: bool, name: Any, bf16: bool) -> None:
     model = build(tie_word_embeddings=tied)
     twin, whole = copy.deepcopy(model), WholeModel(model)
     assert all(parameter.is_meta for parameter in whole.model.parameters())
-    shard_model(model, DEVICE, num_processes=processes)
+    mesh = shard_model(model, DEVICE, num_processes=processes, copy_size=COPY_SIZE)
+    assert mesh.shape == ((processes,) if processes == COPY_SIZE else (processes // COPY_SIZE, COPY_SIZE))
     settings = OptimizerSettings(name=name, learning_rate=1e-2, weight_decay=0.1)
     optimizer, other = build_optimizer(model, settings), build_optimizer(twin, settings)
     rows = 8 // processes
@@ -74,7 +76,7 @@ def check(*, tied: bool, name: Any, bf16: bool) -> None:
             each.zero_grad()
     assert (model.lm_head.weight is model.model.embeddings.tokens.weight) == tied
     assert all(isinstance(parameter, DTensor) for parameter in model.parameters())
-    assert sum(p.to_local().numel() for p in model.parameters()) < 1.1 * model.num_parameters() / processes + 99
+    assert sum(p.to_local().numel() for p in model.parameters()) < 1.1 * model.num_parameters() / COPY_SIZE + 99
     check_gathered(model, twin, whole, optimizer, other, settings)
 
 

@@ -97,6 +97,22 @@ def test_the_main_process_goes_first_however_long_it_takes(tmp_path: Path) -> No
     assert run_together(results, 2, action) == {0: "True", 1: "True"}
 
 
+def test_what_the_main_process_refuses_ends_the_others_at_once_without_its_block(tmp_path: Path) -> None:
+    def action(processes: Processes) -> object:
+        with processes.naming_the_missing(), processes.main_first():
+            if processes.is_main:
+                raise ValueError("data.corpus (nothing) must exist")
+            raise AssertionError("the block was for the main process")
+
+    said = run_together(tmp_path, 3, action)
+    assert said[0] == "ValueError: data.corpus (nothing) must exist"
+    assert (
+        said[1]
+        == said[2]
+        == ("ProcessLostError: process 0 must prepare the run before the others, and could not; see its message.")
+    )
+
+
 @pytest.mark.parametrize("lost", [0, 1])
 @pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL], ids=["frozen", "dead"])
 def test_a_frozen_or_dead_process_is_named_in_time(tmp_path: Path, lost: int, number: int) -> None:

@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 from hf_minilm.data.world import World
 from hf_minilm.training.compilation import can_compile
 from hf_minilm.training.pretrain import claim_folder
-from hf_minilm.training.recipe import load_recipe
+from hf_minilm.training.recipe import TrainingSettings, load_recipe
 from hf_minilm.training.sharded_muon import deal_out
-from hf_minilm.training.sharding import shares_out
+from hf_minilm.training.sharding import processes_of_a_copy
 
 HERE = Path(__file__).parent
 SMALL = {
@@ -38,6 +38,7 @@ SMALL = {
 STILL = {"model.overrides.hidden_dropout": "0.0", "model.overrides.attention_dropout": "0.0"}
 ADAMW = {"optimizer.name": "adamw", "optimizer.learning_rate": "2e-3"}
 SHARDED, DATA = {"training.parallelism": "sharded"}, {"training.parallelism": "data"}
+COPIES = {**SHARDED, "training.shard_over": "2"}
 
 Leg = dict[str, Any]
 
@@ -140,9 +141,12 @@ def test_a_checkpoint_of_a_shared_model_is_that_of_a_whole_one(runs: tuple[Path,
     assert second == first
 
 
-@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
-def test_gradients_and_steps_of_a_shared_model_are_those_of_a_whole_one(processes: int) -> None:
-    script = [sys.executable, str(HERE / "sharded_models.py"), str(processes)]
+@pytest.mark.parametrize(
+    ("processes", "copy_size"),
+    [(2, 2), pytest.param(4, 4, marks=pytest.mark.slow), pytest.param(4, 2, id="two copies")],
+)
+def test_gradients_and_steps_of_a_shared_model_are_those_of_a_whole_one(processes: int, copy_size: int) -> None:
+    script = [sys.executable, str(HERE / "sharded_models.py"), str(processes), "cpu", str(copy_size)]
     cpu = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(script, env=cpu, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -157,13 +161,26 @@ def test_gradients_and_steps_of_a_shared_model_are_those_of_a_whole_one_on_a_gpu
 
 def test_one_process_shares_nothing_out_unless_a_launcher_gives_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    assert shares_out("sharded", num_processes=2)
-    assert not shares_out("data", num_processes=2)
-    assert not shares_out("data", num_processes=1)
+    sharded, data = TrainingSettings(parallelism="sharded"), TrainingSettings()
+    assert processes_of_a_copy(sharded, num_processes=2) == 2
+    assert processes_of_a_copy(data, num_processes=2) == 1
+    assert processes_of_a_copy(data, num_processes=1) == 1
     with pytest.raises(ValueError, match=r"\(sharded\) must have several processes .*: torchrun --standalone --nproc_"):
-        shares_out("sharded", num_processes=1)
+        processes_of_a_copy(sharded, num_processes=1)
     monkeypatch.setenv("WORLD_SIZE", "1")
-    assert not shares_out("sharded", num_processes=1)
+    assert processes_of_a_copy(sharded, num_processes=1) == 1
+
+
+def test_copies_that_processes_share_are_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = TrainingSettings(parallelism="sharded", shard_over=4)
+    assert [processes_of_a_copy(settings, num_processes=number) for number in (4, 8)] == [4, 4]
+    for number in (2, 6):
+        with pytest.raises(ValueError, match=rf"shard_over \(4\) must divide the number of processes \({number}\)"):
+            processes_of_a_copy(settings, num_processes=number)
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert processes_of_a_copy(settings, num_processes=1) == 1
+    with pytest.raises(ValueError, match=r"training.shard_over \(2\) must stay null with training.parallelism data"):
+        load_recipe(None, ["training.shard_over=2"])
 
 
 def test_a_run_goes_on_in_the_other_mode_but_not_with_other_settings(tmp_path: Path) -> None:
@@ -180,6 +197,26 @@ def test_matrices_are_dealt_out_by_their_work() -> None:
     assert deal_out(shapes, 1) == [0] * 6
     assert deal_out(shapes, 2) == [0, 0, 1, 1, 0, 1]
     assert sorted(deal_out(shapes, 9)) == [0, 1, 2, 3, 4, 5]
+
+
+def test_copies_of_a_shared_model_train_together_and_any_other_sharing_goes_on(folder: Path, tmp_path: Path) -> None:
+    settings = [STILL, ADAMW, {"data.corpus": str(folder / "stories.jsonl")}]
+    one, copies = tmp_path / "one", tmp_path / "copies"
+    legs = [
+        leg(one, 0, *settings),
+        leg(copies, 4, *settings, COPIES),
+        rewound(copies, 4, keep="whole"),
+        leg(copies, 4, *settings, COPIES),
+        rewound(copies, 2, keep="resumed"),
+        leg(copies, 2, *settings, COPIES),
+    ]
+    said = run(legs, folder / "cache")
+    assert said.count("2 copies of the model, each shared out, processes: 4") == 2
+    assert said.count("attention, model shared out, processes: 2") == 1
+    assert weights(tmp_path / "resumed") == weights(tmp_path / "whole")
+    for name in ("loss", "total_loss", "held_out_loss"):
+        assert logged(tmp_path / "whole", name) == pytest.approx(logged(one, name), rel=1e-5)
+        assert logged(copies, name) == pytest.approx(logged(one, name), rel=1e-5)
 
 
 @pytest.mark.slow
@@ -228,12 +265,16 @@ def test_every_combination_goes_from_two_processes_to_one_to_four(
         leg(shared, 0, settings, DATA),
         rewound(shared, 4, keep="by_one"),
         leg(shared, 4, settings, SHARDED),
+        rewound(shared, 2, keep="by_four"),
+        leg(shared, 4, settings, COPIES),
     ]
     said = run(legs, folder / "cache")
     assert said.count("model shared out") == 3
+    assert said.count("2 copies of the model, each shared out") == 1
     assert weights(tmp_path / "resumed") == weights(tmp_path / "whole")
     assert logged(tmp_path / "resumed") == logged(tmp_path / "whole")
     tolerance = 1e-5 if (precision, optimizer) == ("fp32", "adamw") else 1e-4 if precision == "fp32" else 3e-3
     for name in ("loss", "held_out_loss"):
         assert logged(tmp_path / "whole", name) == pytest.approx(logged(one, name), rel=tolerance)
+        assert logged(tmp_path / "by_four", name) == pytest.approx(logged(one, name), rel=tolerance)
         assert logged(shared, name) == pytest.approx(logged(one, name), rel=tolerance)
