@@ -249,6 +249,12 @@ NAMES = (
     "/dev/zero",
     "//etc/hosts",
     "a/../model.safetensors",
+    "./../a",
+    "a/b/../../../c",
+    "..\\a",
+    "~/a",
+    "file:///etc/hosts",
+    "/proc/self/environ",
 )
 
 

@@ -299,6 +299,8 @@ class Workplace:
     server: ForkServer
     environment: dict[str, str]
     number: int = 0
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    """What else is in the environment of the ranks."""
 
     def new_folder(self, name: str = "run") -> Path:
         """Name a run folder that does not exist."""
@@ -316,9 +318,10 @@ class Workplace:
         for fault in faults:
             fault.mark = self.folder / f"fault-{self.number}-{fault.rank}-{fault.at}"
         for rank in range(processes):
+            place = {**shared, "RANK": f"{rank}", "LOCAL_RANK": f"{rank}"} if processes > 1 else {}
             request = {
                 "words": words(folder, settings),
-                "environment": {} if processes == 1 else {**shared, "RANK": f"{rank}", "LOCAL_RANK": f"{rank}"},
+                "environment": {**self.secrets, **place},
                 "output": str(self.folder / f"output-{self.number}-{rank}"),
                 "faults": [{**vars(fault), "mark": str(fault.mark)} for fault in faults if fault.rank == rank],
             }
