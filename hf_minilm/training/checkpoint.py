@@ -255,11 +255,11 @@ def newest_valid_checkpoint(folder: Path) -> Path | None:
     return None
 
 
-def find_damage(checkpoint: Path, *, only: str | None = None) -> str | None:
+def find_damage(checkpoint: Path, *, suffix: str = "") -> str | None:
     """Compare a checkpoint with its manifest; say what is wrong, file first, or give None if nothing is.
 
-    A file that the manifest does not name is damage if a library would read it beside the others. With `only`, the name
-    of a file, no other file's bytes are read.
+    A file that the manifest does not name is damage if a library would read it beside the others. With a suffix, as
+    `.json`, only files whose names end in it are read.
     """
     if checkpoint.is_symlink():
         return "the folder is a link"
@@ -272,7 +272,7 @@ def find_damage(checkpoint: Path, *, only: str | None = None) -> str | None:
     if step != checkpoint_step(checkpoint):
         return f"{MANIFEST_FILE} is that of step {step}"
     damages = (
-        _find_file_damage(checkpoint, name, expected) for name, expected in files.items() if only in (None, name)
+        _find_file_damage(checkpoint, name, expected) for name, expected in files.items() if name.endswith(suffix)
     )
     damage = next((damage for damage in damages if damage is not None), None)
     return _find_foreign_file(checkpoint, files) if damage is None else damage

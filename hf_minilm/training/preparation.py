@@ -115,9 +115,12 @@ def prepare_data(recipe: Recipe, folder: Path, *, quiet: bool) -> Data:
 
 
 def _refuse_tokenizer_of_another_model(checkpoints: Path, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Compare the tokenizer with that of the newest checkpoint that has one; a damaged one is not looked at."""
+    """Compare the tokenizer with that of the newest checkpoint that has one; a damaged one is not looked at.
+
+    What AutoTokenizer reads, the model's configuration too, is JSON.
+    """
     for checkpoint in reversed(list_checkpoints(checkpoints)):
-        if (checkpoint / "tokenizer.json").is_file() and find_damage(checkpoint, only="tokenizer.json") is None:
+        if (checkpoint / "tokenizer.json").is_file() and find_damage(checkpoint, suffix=".json") is None:
             refuse_other_tokenizer(tokenizer, load_tokenizer(checkpoint), where=checkpoint)
             return
 

@@ -125,7 +125,9 @@ class ForkServer:
 
     def _note(self, message: dict[str, Any]) -> None:
         if "ready" in message or "started" in message:
-            self._started.append(message.get("ready") or message["started"])
+            pid = message.get("ready") or message["started"]
+            self._ended.pop(pid, None)  # of an earlier rank with the same number
+            self._started.append(pid)
         else:
             self._ended[message["pid"]] = message["code"], message["at"]
 
