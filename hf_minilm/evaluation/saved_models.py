@@ -18,7 +18,8 @@ from transformers import (
 
 import hf_minilm  # noqa: F401 -- registers the architecture
 
-from ..conversion.opening import open_config, unreadable_is_one_line
+from ..conversion.opening import open_config, open_weights
+from ..conversion.tensors import refuse_tensors
 from ..data.tokenizer import load_tokenizer
 
 _HEADS: dict[str, Any] = {
@@ -40,23 +41,31 @@ def open_model(folder_or_name: str) -> tuple[PreTrainedModel, PreTrainedTokenize
         folder_or_name: A folder, or a name on the Hub.
 
     Raises:
-        ValueError: If the folder does not say which head the model has, or has another one, or is damaged.
+        ValueError: If the folder does not say which head the model has, or has another one, or is damaged: a weight is
+            missing, which would begin at random, or is not finite.
         OSError: If there is no such model.
     """
     if _is_path(folder_or_name) and not Path(folder_or_name).is_dir():
         raise FileNotFoundError(f"model ({folder_or_name}) must be a folder that exists; check the path.")
     config = open_config(folder_or_name)
     tokenizer = load_tokenizer(folder_or_name)
-    with unreadable_is_one_line(folder_or_name):
-        model = _class_for(config, folder_or_name).from_pretrained(
-            folder_or_name, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
-        )
+    model, missing, _ = open_weights(folder_or_name, _class_for(config, folder_or_name))
+    refuse_tensors(missing=missing)
+    _refuse_broken_weights(model, folder_or_name)
     if len(tokenizer) > model.config.vocab_size:
         raise ValueError(
             f"tokens of the tokenizer ({len(tokenizer)}) must be at most the model's {model.config.vocab_size}; "
             "give the tokenizer that belongs to the model."
         )
-    return model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
+    return model.float().to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
+
+
+def _refuse_broken_weights(model: PreTrainedModel, name: str) -> None:
+    for weight, values in model.named_parameters():
+        if not bool(torch.isfinite(values).all()):
+            raise ValueError(
+                f"weights of the model ({name}, {weight}) must be finite; give one whose training went well."
+            )
 
 
 def _class_for(config: Any, name: str) -> Any:
