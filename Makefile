@@ -7,10 +7,10 @@ check:  ## All that must pass before a change goes in.
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
 	$(PYTHON) -c "import sys; from importlinter.cli import lint_imports_command; sys.exit(lint_imports_command())"
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n auto
 
 test:  ## The tests alone; make test PYTEST_ARGUMENTS="tests/data -x" runs some of them.
-	$(PYTHON) -m pytest $(PYTEST_ARGUMENTS)
+	$(PYTHON) -m pytest -n auto $(PYTEST_ARGUMENTS)
 
 conformance:  ## transformers' own common tests over our classes; fetches its source distribution into the cache once.
 	$(PYTHON) -m pytest tests/conformance -m conformance $(PYTEST_ARGUMENTS)

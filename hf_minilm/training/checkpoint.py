@@ -489,10 +489,10 @@ def _advice(checkpoint: Path, config: PreTrainedConfig) -> str:
     others = {name: size for name, size in theirs.items() if name in ours and size != ours[name]}
     if not others:
         return "choose an older checkpoint"
-    name, size = next(iter(others.items()))
+    said = ", ".join(f"its {name} is {size} (by the recipe {ours[name]})" for name, size in others.items())
     return (
-        f"its {name} is {size}, where the recipe makes it {ours[name]}: if an earlier version began this run, write "
-        "that under model.overrides of the recipe and of the run folder's recipe.yaml, or choose an older checkpoint"
+        f"{said}: if an earlier version began this run, write that under model.overrides of the recipe and of the run "
+        "folder's recipe.yaml, or choose an older checkpoint"
     )
 
 

@@ -62,6 +62,11 @@ STILL = {
 EACH_STEP = {"training.save_every": "1steps", "training.keep_last": "1"}
 """Saving all the time, so that whatever happens is likely to happen in a save."""
 
+# torch 2.13 keeps one store for all restarts and puts no attempt before its keys (torch/distributed/rendezvous.py,
+# `_create_c10d_store`). So a rank that starts before another may read where that one was before the restart, and fail;
+# and a host that comes later waits for an address that is not told anew.
+OWN_STORE_EACH_TIME = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+
 
 class ForkServer:
     """The process that forks ranks, from this side; see `fork_server`."""
@@ -378,6 +383,10 @@ class Launched:
     def wait_for_step(self, step: int) -> None:
         """Wait until a step is logged while the launcher lives."""
         self._wait_for(lambda: step_of(self.folder) >= step)
+
+    def wait_for_text(self, text: str) -> None:
+        """Wait until something is printed while the launcher lives."""
+        self._wait_for(lambda: text in self.output.read_text(errors="replace"))
 
     def wait_for_new_workers(self, old: Collection[int]) -> list[int]:
         """Wait until there are ranks and none is one of these; gives their process ids."""

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 
-from jobs import Launched, Workplace, kill_if_alive, step_of, weights
+from jobs import OWN_STORE_EACH_TIME, Launched, Workplace, kill_if_alive, step_of, weights
 from tries import MARKS, Row
 
 pytestmark = MARKS
@@ -11,9 +11,6 @@ pytestmark = MARKS
 FAULTS_EACH = 3
 SETTINGS = {"training.budget": "60steps", "training.save_every": "5steps"}
 AGENT = ["torchrun", "--standalone", "--max-restarts", f"{FAULTS_EACH}", "--nproc_per_node", "2"]
-# torch 2.13 keeps one store for all restarts and puts no attempt before its keys (torch/distributed/rendezvous.py,
-# `_create_c10d_store`). So a rank that starts before another may read where that one was before the restart, and fail.
-OWN_STORE_EACH_TIME = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 
 
 def test_a_run_that_torchrun_restarts_has_the_bits_of_one_without_a_fault(workplace: Workplace) -> None:

@@ -1,4 +1,4 @@
-"""R12: two hosts, as network namespaces of one: one dies, or the line between them breaks for a while or for good."""
+"""R12: two hosts, as network namespaces of one: one dies, comes back, or the line between them breaks."""
 
 import os
 import shutil
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from jobs import (
+    OWN_STORE_EACH_TIME,
     STILL,
     Launched,
     Workplace,
@@ -60,18 +61,18 @@ class Hosts:
             subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
 
     def launch(self, workplace: Workplace, folder: Path, settings: dict[str, str]) -> dict[str, Launched]:
-        """Start one agent a host, which go on with one host when the other is lost."""
-        port = free_port()
-        found = {}
-        for host, name in self.names.items():
-            options = ["--nnodes", "1:2", "--max-restarts", "3", "--nproc_per_node", "1", "--rdzv_backend", "c10d"]
-            options += ["--rdzv_endpoint", f"{ADDRESSES['a']}:{port}", "--rdzv_id", folder.name]
-            options += ["--rdzv_conf", f"is_host={'true' if host == 'a' else 'false'},last_call_timeout=3"]
-            options += ["--local_addr", ADDRESSES[host]]
-            launcher = ["ip", "netns", "exec", name, "torchrun", *options]
-            environment = {**workplace.environment, "GLOO_SOCKET_IFNAME": self.ends[host]}
-            found[host] = Launched(launcher, folder, settings, environment, name=host)
-        return found
+        """Start one agent a host, which go on with one host when the other is lost, and with both when it is back."""
+        self.port = free_port()
+        return {host: self.start_agent(host, workplace, folder, settings) for host in self.names}
+
+    def start_agent(self, host: str, workplace: Workplace, folder: Path, settings: dict[str, str]) -> Launched:
+        options = ["--nnodes", "1:2", "--max-restarts", "3", "--nproc_per_node", "1", "--rdzv_backend", "c10d"]
+        options += ["--rdzv_endpoint", f"{ADDRESSES['a']}:{self.port}", "--rdzv_id", folder.name]
+        options += ["--rdzv_conf", f"is_host={'true' if host == 'a' else 'false'},last_call_timeout=3"]
+        options += ["--local_addr", ADDRESSES[host]]
+        launcher = ["ip", "netns", "exec", self.names[host], "torchrun", *options]
+        environment = {**workplace.environment, **OWN_STORE_EACH_TIME, "GLOO_SOCKET_IFNAME": self.ends[host]}
+        return Launched(launcher, folder, settings, environment, name=host)
 
 
 @pytest.fixture
@@ -112,6 +113,40 @@ def test_a_run_on_two_hosts_goes_on_when_one_is_lost(workplace: Workplace, hosts
                         each.kill_all()
 
 
+def test_a_host_that_comes_back_trains_along_again(workplace: Workplace, hosts: Hosts) -> None:
+    settings = {**SETTINGS, "training.budget": "2000steps", "training.save_every": "100steps"}
+    with Row("R12", "host dead and back", tries=10, few=1) as row:
+        expected = losses(workplace.finish(workplace.new_folder("whole"), settings))
+        for number in range(row.tries):
+            with row.attempt(f"try {number}"):
+                folder = workplace.new_folder("two-hosts")
+                agents = hosts.launch(workplace, folder, settings)
+                first = agents["a"]
+                try:
+                    first.wait_for_step(120)
+                    ranks = first.workers()
+                    kill_host(agents["b"])
+                    agents["b"].process.wait(30)
+                    alone = first.wait_for_new_workers(ranks)
+                    first.wait_for_text("processes: 1 (before: processes: 2")
+                    agents["b"] = hosts.start_agent("b", workplace, folder, settings)
+                    begin = time.monotonic()
+                    first.wait_for_new_workers([*ranks, *alone])
+                    row.measure("both", time.monotonic() - begin)
+                    assert [each.wait() for each in agents.values()] == [0, 0], first.text
+                    assert "processes: 2 (before: processes: 1" in first.text + agents["b"].text
+                    assert losses(folder) == pytest.approx(expected, rel=1e-5)
+                finally:
+                    for each in agents.values():
+                        each.kill_all()
+
+
+def kill_host(agent: Launched) -> None:
+    """Kill all processes of a host, the agent first."""
+    for pid in [agent.process.pid, *descendants(agent.process.pid)]:
+        kill_if_alive(pid)
+
+
 def lose_a_host(hosts: Hosts, agents: dict[str, Launched], what: str, row: Row) -> float:
     """Kill a host, or break the line to it, and wait for the end; gives the seconds until a new rank, if one comes."""
     first, second = agents["a"], agents["b"]
@@ -119,8 +154,7 @@ def lose_a_host(hosts: Hosts, agents: dict[str, Launched], what: str, row: Row) 
     assert "processes: 2" in first.text + second.text
     begin, ranks, took = time.monotonic(), first.workers(), 0.0
     if what == "host dead":
-        for pid in [second.process.pid, *descendants(second.process.pid)]:
-            kill_if_alive(pid)
+        kill_host(second)
     else:
         hosts.set_line("down")
     if what == "line down for 5 s":

@@ -157,7 +157,7 @@ def test_a_run_whose_model_an_earlier_version_built_otherwise_says_how_it_goes_o
     recipe.write_text(before.replace("intermediate_size: 24", "intermediate_size: 40"), encoding="utf-8")
     assert pretrain("run", "--accept-changes", **wide, **longer) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("hf-minilm: ")]
-    assert "its intermediate_size is 24, where the recipe makes it 40" in line
+    assert "its intermediate_size is 24 (by the recipe 40): if an earlier version began this run" in line
     recipe.write_text(before, encoding="utf-8")
     assert pretrain("run", "--accept-changes", **narrow, **longer) == 0
     assert "resuming after step 8" in capsys.readouterr().err
