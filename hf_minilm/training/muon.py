@@ -25,7 +25,8 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .sharded_muon import ShardedMuon, loss_anew
+from .sharded_muon import ShardedMuon
+from .stacked_muon import StackedMuon, loss_anew
 
 MUON_GROUP = "muon"
 """The name of the parameter group that Muon steps; AdamW steps every other."""
@@ -70,7 +71,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         # torch refuses no groups at all, but not an empty one.
         others = [group for group in groups if group["name"] != MUON_GROUP] or [{"params": []}]
         is_sharded = any(isinstance(matrix, DTensor) for group in matrices for _, matrix in group["params"])
-        kind = ShardedMuon if is_sharded else torch.optim.Muon
+        kind = ShardedMuon if is_sharded else StackedMuon
         self.muon = kind(matrices, lr=lr, momentum=momentum, adjust_lr_fn="match_rms_adamw")
         self.adamw = torch.optim.AdamW(others, lr=lr, betas=betas, eps=eps, fused=fused)
         super().__init__(groups, {})

@@ -9,72 +9,34 @@ Shapes: a matrix is R x C, and a process holds ceil(R / processes) rows of it, t
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
 import torch.distributed
 from torch.distributed.tensor import DTensor
-from torch.optim._muon import _adjust_lr, _zeropower_via_newtonschulz
+
+from .stacked_muon import StackedMuon, newton_schulz
 
 
-class ShardedMuon(torch.optim.Muon):
-    """`torch.optim.Muon` for parameters that FSDP2 has shared out by rows; its state is shared out likewise."""
+class ShardedMuon(StackedMuon):
+    """`torch.optim.Muon` for parameters that FSDP2 has shared out by rows; its state is shared out likewise.
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Move every matrix that has a gradient; all processes have the same ones.
+    All processes must have the same gradients.
+    """
 
-        Args:
-            closure: Computes the loss anew, with its gradients.
-
-        Returns:
-            The closure's loss.
-        """
-        loss = loss_anew(closure)
-        for group in self.param_groups:
-            self._step_group(group)
-        return loss
-
-    def _step_group(self, group: dict[str, Any]) -> None:
-        matrices = [cast(DTensor, matrix) for matrix in group["params"] if matrix.grad is not None]
-        if not matrices:
-            return
-        wishes = [self._wish(matrix, group["momentum"], nesterov=group["nesterov"]) for matrix in matrices]
-        settings = group["ns_coefficients"], group["ns_steps"], group["eps"]
-        rows = orthogonalise(
-            wishes,
-            [matrix.shape for matrix in matrices],
-            matrices[0].device_mesh["shards"].get_group(),
-            lambda whole: _zeropower_via_newtonschulz(whole, *settings),
-        )
-        for matrix, update in zip(matrices, rows, strict=True):
-            own, rate = matrix.to_local(), group["lr"]
-            own.mul_(1 - rate * group["weight_decay"])
-            own.add_(update, alpha=-_adjust_lr(rate, group["adjust_lr_fn"], matrix.shape))
-
-    def _wish(self, matrix: DTensor, momentum: float, *, nesterov: bool) -> torch.Tensor:
-        """Move the momentum, and give this process's rows of what is to be orthogonalised, in bfloat16."""
-        state, gradient = self.state[matrix], cast(DTensor, matrix.grad)
-        if "momentum_buffer" not in state:
-            state["momentum_buffer"] = torch.zeros_like(gradient)
-        rows, own = state["momentum_buffer"].to_local(), gradient.to_local()
-        rows.lerp_(own, 1 - momentum)
-        return (own.lerp(rows, momentum) if nesterov else rows).bfloat16()
-
-
-def loss_anew(closure: Callable[[], float] | None) -> float | None:
-    """Call an optimizer's closure, if it was given one, with gradients although a step has none."""
-    if closure is None:
-        return None
-    with torch.enable_grad():
-        return closure()
+    def _orthogonal(self, wishes: dict[torch.Tensor, torch.Tensor], group: dict[str, Any]) -> list[torch.Tensor]:
+        mesh = cast(DTensor, next(iter(wishes))).device_mesh
+        shapes = [matrix.shape for matrix in wishes]
+        rows = list(wishes.values())
+        return orthogonalise(rows, shapes, mesh["shards"].get_group(), partial(newton_schulz, group=group))
 
 
 def orthogonalise(
     rows: Sequence[torch.Tensor],
     shapes: Sequence[torch.Size],
     group: torch.distributed.ProcessGroup,
-    function: Callable[[torch.Tensor], torch.Tensor],
+    function: Callable[[list[torch.Tensor]], list[torch.Tensor]],
 ) -> list[torch.Tensor]:
     """Apply a function to whole matrices, each on one of the processes that hold their rows.
 
@@ -82,7 +44,7 @@ def orthogonalise(
         rows: This process's rows of every matrix, all of one type.
         shapes: Of the whole matrices.
         group: The processes.
-        function: Of a matrix [R, C], to one of the same shape.
+        function: Of matrices [R, C], to as many of the same shapes.
 
     Returns:
         This process's rows of every result.
@@ -97,10 +59,8 @@ def orthogonalise(
         group,
         like=rows[0],
     )
-    results = [
-        function(torch.cat(pieces)).split(sizes[index])
-        for index, pieces in zip(falls_to[own], zip(*parts, strict=True), strict=True)
-    ]
+    whole = [torch.cat(pieces) for pieces in zip(*parts, strict=True)]
+    results = [matrix.split(sizes[index]) for index, matrix in zip(falls_to[own], function(whole), strict=True)]
     back = _exchange(
         [[result[process] for result in results] for process in range(processes)],
         [[(sizes[index][own], shapes[index][1]) for index in indices] for indices in falls_to],

@@ -122,7 +122,7 @@ def check_exchange(shapes: list[torch.Size]) -> None:
     mesh = init_device_mesh(DEVICE.type, (torch.distributed.get_world_size(),))
     matrices = [torch.arange(1.0, 1 + shape.numel(), device=DEVICE).view(shape) for shape in shapes]
     rows = [distribute_tensor(matrix, mesh, [Shard(0)]).to_local() for matrix in matrices]
-    found = orthogonalise(rows, shapes, mesh.get_group(), lambda matrix: matrix.cumsum(dim=0))
+    found = orthogonalise(rows, shapes, mesh.get_group(), lambda wholes: [whole.cumsum(dim=0) for whole in wholes])
     for matrix, part in zip(matrices, found, strict=True):
         assert torch.equal(part, distribute_tensor(matrix.cumsum(dim=0), mesh, [Shard(0)]).to_local())
 

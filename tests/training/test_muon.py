@@ -8,6 +8,7 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import nn
+from torch.optim._muon import _zeropower_via_newtonschulz
 from transformers import PreTrainedModel
 
 from hf_minilm import MiniLMConfig, MiniLMForCausalLM, MiniLMForConditionalGeneration, MiniLMForMaskedLM
@@ -18,6 +19,7 @@ from hf_minilm.training.muon import MUON_GROUP, layer_matrices
 from hf_minilm.training.optimizer import build_optimizer, parameter_groups, set_learning_rate
 from hf_minilm.training.pretrain import pretrain
 from hf_minilm.training.recipe import OptimizerSettings, load_recipe
+from hf_minilm.training.stacked_muon import newton_schulz
 
 SETTINGS = OptimizerSettings(name="muon", learning_rate=3e-3, momentum=0.9, weight_decay=0.1)
 SIZES = {
@@ -122,6 +124,22 @@ def test_the_steps_are_those_of_torchs_muon_and_torchs_adamw_each_on_its_own_par
             each.step()
             each.zero_grad()
     assert_same_weights(model, twin)
+
+
+@pytest.mark.parametrize("largest", [1, 2 * 48 * 64, 2**20], ids=["one by one", "two", "all"])
+def test_stacks_of_any_size_are_orthogonalised_as_torch_orthogonalises_each(
+    largest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hf_minilm.training.stacked_muon._LARGEST_STACK", largest)
+    torch.manual_seed(0)
+    shapes = [(48, 64), (64, 48), (48, 48), (48, 64), (64, 48), (48, 48), (48, 64)]
+    matrices = [torch.randn(shape).bfloat16() for shape in shapes]
+    before = [matrix.clone() for matrix in matrices]
+    group = torch.optim.Muon([nn.Parameter(torch.ones(2, 2))]).param_groups[0]
+    settings = group["ns_coefficients"], group["ns_steps"], group["eps"]
+    for found, matrix, kept in zip(newton_schulz(matrices, group), matrices, before, strict=True):
+        assert torch.equal(matrix, kept)
+        torch.testing.assert_close(found, _zeropower_via_newtonschulz(kept.clone(), *settings), rtol=0, atol=2e-2)
 
 
 def test_a_matrix_moves_along_the_nearest_orthogonal_one_about_as_far_as_adamw_would_move_it() -> None:
