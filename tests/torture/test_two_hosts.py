@@ -128,13 +128,13 @@ def test_a_host_that_comes_back_trains_along_again(workplace: Workplace, hosts: 
                     kill_host(agents["b"])
                     agents["b"].process.wait(30)
                     alone = first.wait_for_new_workers(ranks)
-                    first.wait_for_text("processes: 1 (before: processes: 2")
+                    first.wait_for_text("processes: 1, threads: 1 (before: processes: 2")
                     agents["b"] = hosts.start_agent("b", workplace, folder, settings)
                     begin = time.monotonic()
                     first.wait_for_new_workers([*ranks, *alone])
                     row.measure("both", time.monotonic() - begin)
                     assert [each.wait() for each in agents.values()] == [0, 0], first.text
-                    assert "processes: 2 (before: processes: 1" in first.text + agents["b"].text
+                    assert "processes: 2, threads: 1 (before: processes: 1" in first.text + agents["b"].text
                     assert losses(folder) == pytest.approx(expected, rel=1e-5)
                 finally:
                     for each in agents.values():
