@@ -61,6 +61,8 @@ _LARGEST_ALPHABET = 1_000  # characters beyond the most frequent ones become [UN
 _LONGEST_WORDPIECE_WORD = 100  # characters, the default of `tokenizers`
 # The trainer takes up to a minute and 180 MB for each million characters of different words; novels of 20 MB have 1.5.
 _MOST_UNIGRAM_CHARACTERS = 2_000_000
+# The trainer of BPE takes 65 MB for each million characters of them.
+_LONG_WORD, _MOST_LONG_CHARACTERS = 100, 4_000_000
 _logger = logging.getLogger(__name__)
 _CONTINUATION = "##"
 _SPACE_MARK = "▁"
@@ -387,11 +389,11 @@ def _train_unigram(paragraphs: Iterator[str], limit: int, lowercase: bool, layou
     unknown, special = layout.roles["unk_token"], layout.tokens
     spaces = [normalizers.Replace(Regex(" {2,}"), " "), normalizers.Strip()]
     tokenizer = _normalising(models.Unigram(), [_bert_normalizer(lowercase), *spaces])
-    # A mark of punctuation is a word of its own, together with the space before it.
+    # A mark of punctuation is a word of its own, together with the space before it. That of the space is a symbol too.
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Metaspace(_SPACE_MARK, prepend_scheme="always"),
-            pre_tokenizers.Split(Regex(rf"{_SPACE_MARK}?[\p{{P}}\p{{S}}]"), "isolated"),
+            pre_tokenizers.Split(Regex(rf"{_SPACE_MARK}?[\p{{P}}\p{{S}}&&[^{_SPACE_MARK}]]"), "isolated"),
         ]
     )
     tokenizer.decoder = decoders.Metaspace(_SPACE_MARK, prepend_scheme="always")
@@ -467,8 +469,29 @@ def _train_bytelevel(paragraphs: Iterator[str], limit: int, lowercase: bool, lay
         special_tokens=layout.tokens,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
-    tokenizer.train_from_iterator(paragraphs, trainer)
+    tokenizer.train_from_iterator(_with_few_long_words(paragraphs), trainer)
     return tokenizer
+
+
+def _with_few_long_words(paragraphs: Iterator[str]) -> Iterator[str]:
+    """Leave out long words, which base64 and the like have without end, after the first few million characters."""
+    left, left_out = _MOST_LONG_CHARACTERS, 0
+    for paragraph in paragraphs:
+        words = paragraph.split()
+        long = [len(word) for word in words if len(word) > _LONG_WORD]
+        if sum(long) <= left:
+            left -= sum(long)
+            yield paragraph
+        else:
+            left_out += len(long)
+            yield " ".join(word for word in words if len(word) <= _LONG_WORD)
+    if left_out:
+        _logger.warning(
+            "A bytelevel_bpe tokenizer learns from at most %s characters of words of over %s: %s such are left out.",
+            f"{_MOST_LONG_CHARACTERS:,}",
+            _LONG_WORD,
+            f"{left_out:,}",
+        )
 
 
 def _normalising(model: Any, normalizer: list[Any]) -> Tokenizer:

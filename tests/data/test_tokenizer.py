@@ -1,11 +1,13 @@
 import os
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 
 from hf_minilm.data.document import Document
 from hf_minilm.data.tokenizer import (
+    _most_frequent,
     load_tokenizer,
     sentinel_ids,
     special_tokens,
@@ -253,3 +255,37 @@ def test_what_a_kind_does_not_have_is_refused():
         train_tokenizer([], kind="bytelevel_bpe", vocab_size="auto", for_pairs=True, num_sentinels=-1)
     with pytest.raises(ValueError, match=r"tokenizer.vocab_size \(300\) must hold the special tokens"):
         train_tokenizer(prose_documents(), kind="bytelevel_bpe", vocab_size=300, for_pairs=True, num_sentinels=100)
+
+
+def test_a_unigram_learns_from_the_most_frequent_words_and_all_characters(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("hf_minilm.data.tokenizer._MOST_UNIGRAM_CHARACTERS", 60)
+    rare = [f"{chr(number)}rare{chr(number)}" for number in range(0x3B1, 0x3C9)]
+    texts = [*["the house and the garden of the sea"] * 20, *rare]
+    few = train_tokenizer((Document((text,), "text") for text in texts), kind="unigram", vocab_size="auto")
+    assert "words of 30, the rarest, are left out" in caplog.text
+    kept = _most_frequent(Counter({"rare": 1, "the": 60, "house": 20, "seldom": 1} | {"x" * 50: 2}))
+    assert kept == {"the": 60, "house": 20, "x" * 50: 2, **dict.fromkeys("adlmr", 1)}
+    assert few.unk_token_id not in few(" ".join(texts)).input_ids
+    caplog.clear()
+    monkeypatch.undo()
+    train_tokenizer((Document((text,), "text") for text in texts), kind="unigram", vocab_size="auto")
+    assert caplog.text == ""
+
+
+def test_a_bytelevel_bpe_learns_from_few_long_words_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("hf_minilm.data.tokenizer._MOST_LONG_CHARACTERS", 300)
+    texts = [f"before {chr(97 + number) * 120} after" for number in range(8)]
+    tokenizer = train_tokenizer((Document((text,), "text") for text in texts), kind="bytelevel_bpe", vocab_size="auto")
+    assert "6 such are left out" in caplog.text
+    assert len(tokenizer("a" * 120).input_ids) < len(tokenizer("g" * 120).input_ids)
+    assert tokenizer.decode(tokenizer("g" * 120).input_ids, skip_special_tokens=True) == "g" * 120
+    assert {"before", "Ġafter"} <= tokenizer.get_vocab().keys()
+
+
+def test_a_space_is_no_token_of_its_own_to_a_unigram() -> None:
+    tokenizer = train_tokenizer(World(("es", "en")).documents(200), kind="unigram", vocab_size="auto")
+    assert tokenizer.tokenize("El perro, la casa.") == ["▁El", "▁perro", ",", "▁la", "▁casa", "."]
