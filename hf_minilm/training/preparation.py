@@ -135,7 +135,7 @@ def _store(
     quiet: bool,
 ) -> TokenStore:
     """Build or reuse the token store of a part of a corpus; of pairs, of one side, pair for pair."""
-    cache = None if recipe.data.cache_folder is None else Path(recipe.data.cache_folder)
+    cache = None if recipe.data.cache_folder is None else Path(recipe.data.cache_folder).expanduser()
     part = split if side is None else f"{split} {side}"
     store = build_store(
         partial(_texts, corpus, split, side),
@@ -176,7 +176,7 @@ def _say(text: str) -> None:
 
 def _tokenizer(recipe: Recipe, corpus: Corpus | PairCorpus, folder: Path, *, quiet: bool) -> PreTrainedTokenizerBase:
     if recipe.tokenizer.folder is not None:
-        return load_tokenizer(recipe.tokenizer.folder)
+        return load_tokenizer(Path(recipe.tokenizer.folder).expanduser())
     if not folder.exists():
         if not quiet:
             _say(f"training a {recipe.tokenizer_kind} tokenizer on {', '.join(recipe.corpora)}")

@@ -304,7 +304,7 @@ class Recipe:
     def output_folder(self) -> Path:
         """The run folder with auto resolved: `runs/world` for builtin:world, `runs/novels` for novels.jsonl.gz."""
         if self.output.folder != "auto":
-            return Path(self.output.folder)
+            return Path(self.output.folder).expanduser()
         name = Path(self.corpora[0].removeprefix("builtin:")).name.split(".")[0].strip("*?[]") or "text"
         return Path("runs") / name
 
@@ -505,6 +505,7 @@ _ONLY_WITH_OBJECTIVES: dict[tuple[str, ...], tuple[str, ...]] = {
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 _LANGUAGE = re.compile(r"[a-z]{2,3}|code|multilingual")
+_PATHS = ("data.corpus", "data.cache_folder", "tokenizer.folder", "output.folder")
 _TRAINED_TOKENIZER_ONLY = ("tokenizer.kind", "tokenizer.vocab_size", "tokenizer.lowercase")
 _LIMITS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
     "least": ("at least", operator.ge),
@@ -562,7 +563,17 @@ def _section_from_dict(name: str, values: Mapping[str, Any]) -> Any:
             expected = describe_type(hints[key])
             hint = suggest(value, hints[key])
             raise ValueError(f"{name}.{key} ({write_inline(value)}) must be {expected}; {hint}") from error
+        if f"{name}.{key}" in _PATHS:
+            converted[key] = _without_home(converted[key])
     return _TYPES[name](**converted)
+
+
+def _without_home(value: Any) -> Any:
+    """Write ~ for the user's home in a path or several, so that no file of a run says who made it where."""
+    if isinstance(value, tuple):
+        return tuple(map(_without_home, value))
+    home = f"{Path.home()}/"
+    return f"~/{value.removeprefix(home)}" if isinstance(value, str) and value.startswith(home) else value
 
 
 def recipe_to_dict(recipe: Recipe) -> Sections:

@@ -120,6 +120,22 @@ def test_no_secret_is_in_any_file_that_a_run_writes(run: Path) -> None:
         assert (HOST.encode() in content) == (path.name == "run.lock"), path
 
 
+def test_no_file_of_a_run_says_where_the_users_home_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "home-of-another"
+    home.mkdir()
+    (home / "text.txt").write_text((TEXT * 3 + "\n") * 20, encoding="utf-8")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(home)
+    paths = [f"data.corpus={home / 'text.txt'}", "output.folder=run", f"data.cache_folder={home / 'cache'}"]
+    words = ["pretrain", *(f"--set={each}" for each in [*SMALL, *paths, "training.budget=2steps"])]
+    assert main(words) == 0
+    assert (home / "cache").is_dir()
+    assert main(["pretrain", "run/recipe.yaml", "--set=training.save_every=1steps"]) == 0
+    files = written(home / "run")
+    assert home / "run" / "report.txt" in files
+    assert [path for path in files if str(home).encode() in path.read_bytes()] == []
+
+
 def test_what_may_be_uploaded_does_not_say_where_it_was_made(run: Path) -> None:
     for path in written(run / "model"):
         content = path.read_bytes()

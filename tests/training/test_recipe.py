@@ -349,3 +349,12 @@ def test_the_modern_architecture_of_a_decoder_is_another_than_that_of_an_encoder
     overrides: list[str], expected: str
 ) -> None:
     assert load_recipe(None, overrides).preset == expected
+
+
+def test_a_path_below_the_home_is_written_with_a_tilde_and_leads_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    recipe = load_recipe(None, ["output.folder=/home/somebody/run", "data.corpus=[/home/somebody/a.txt, /home/b.txt]"])
+    assert recipe.output.folder == "~/run"
+    assert recipe.output_folder == Path("/home/somebody/run")
+    assert recipe.corpora == ("~/a.txt", "/home/b.txt")
+    assert load_recipe(None, ["output.folder=/home/somebodyelse"]).output.folder == "/home/somebodyelse"
