@@ -427,15 +427,16 @@ def _most_frequent(counts: "Counter[str]") -> dict[str, int]:
     ranked = sorted(counts, key=lambda word: (-counts[word], word))
     total = itertools.accumulate(map(len, ranked))
     number = sum(1 for characters in total if characters <= _MOST_UNIGRAM_CHARACTERS)
+    if number == len(ranked):
+        return counts
+    _logger.warning(
+        "A unigram tokenizer learns from at most %s characters of different words: %s words of %s, the rarest, are "
+        "left out.",
+        f"{_MOST_UNIGRAM_CHARACTERS:,}",
+        f"{len(ranked) - number:,}",
+        f"{len(ranked):,}",
+    )
     kept = {word: counts[word] for word in ranked[:number]}
-    if number < len(ranked):
-        _logger.warning(
-            "A unigram tokenizer learns from at most %s characters of different words: %s words of %s, the rarest, are "
-            "left out.",
-            f"{_MOST_UNIGRAM_CHARACTERS:,}",
-            f"{len(ranked) - number:,}",
-            f"{len(ranked):,}",
-        )
     missing = set().union(*ranked[number:]) - set().union(*kept)
     return kept | dict.fromkeys(missing, 1)
 

@@ -26,7 +26,7 @@ from torch.distributed.tensor import DTensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .sharded_muon import ShardedMuon
-from .stacked_muon import StackedMuon, loss_anew
+from .stacked_muon import StackedMuon
 
 MUON_GROUP = "muon"
 """The name of the parameter group that Muon steps; AdamW steps every other."""
@@ -87,7 +87,8 @@ class MuonWithAdamW(torch.optim.Optimizer):
         Returns:
             The closure's loss.
         """
-        loss = loss_anew(closure)
+        with torch.enable_grad():
+            loss = None if closure is None else closure()
         self._share()
         self.muon.step()
         self.adamw.step()

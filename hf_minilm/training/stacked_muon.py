@@ -20,21 +20,12 @@ class StackedMuon(torch.optim.Muon):
     """`torch.optim.Muon`, in other words: first all momenta, then all orthogonal matrices, then all steps."""
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Move every matrix that has a gradient.
-
-        Args:
-            closure: Computes the loss anew, with its gradients.
-
-        Returns:
-            The closure's loss.
-        """
-        loss = loss_anew(closure)
+    def step(self) -> None:  # type: ignore[override]
+        """Move every matrix that has a gradient; a closure is the matter of `MuonWithAdamW`."""
         for group in self.param_groups:
             matrices = [matrix for matrix in group["params"] if matrix.grad is not None]
             if matrices:
                 self._step(matrices, group)
-        return loss
 
     def _step(self, matrices: list[torch.Tensor], group: dict[str, Any]) -> None:
         wishes = {matrix: self._wish(matrix, group["momentum"], nesterov=group["nesterov"]) for matrix in matrices}
@@ -60,14 +51,6 @@ class StackedMuon(torch.optim.Muon):
 
 def _local(matrix: torch.Tensor) -> torch.Tensor:
     return matrix.to_local() if isinstance(matrix, DTensor) else matrix
-
-
-def loss_anew(closure: Callable[[], float] | None) -> float | None:
-    """Call an optimizer's closure, if it was given one, with gradients although a step has none."""
-    if closure is None:
-        return None
-    with torch.enable_grad():
-        return closure()
 
 
 def newton_schulz(matrices: Sequence[torch.Tensor], group: dict[str, Any]) -> list[torch.Tensor]:
