@@ -4,9 +4,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from statistics import median
+from typing import Any
 
 import torch
 
+from ..model.losses import Targets
 from .flops import MatrixWork, count_labels, training_flops
 from .machine import memory_now, peak_memory, synchronise
 
@@ -78,7 +80,7 @@ class Stopwatch:
         self._counts: list[_Counts] = []
         self._in_step = False
 
-    def batch_arrives(self, inputs: Mapping[str, torch.Tensor]) -> None:
+    def batch_arrives(self, inputs: Mapping[str, Any]) -> None:
         """Note that a forward pass begins, and count its inputs; a step may have several."""
         if not self._in_step and self._steps_done == 0:
             self.memory_before = memory_now(self.device)
@@ -129,20 +131,24 @@ class Stopwatch:
         self._stamps.append(time.perf_counter())
 
 
-def count_batch(inputs: Mapping[str, torch.Tensor], *, pad_token_id: int) -> _Counts:
+def count_batch(inputs: Mapping[str, Any], *, pad_token_id: int) -> _Counts:
     """Count the tokens, the predicted ones and the labelled sequences of a batch of ids [B, T].
 
-    Padding is where the attention mask says so, and where there is none, the padding token.
+    Padding is where the attention mask says so, and where there is none of that kind, the padding token.
     """
     ids, mask = inputs["input_ids"], inputs.get("attention_mask")
     order = inputs.get("next_sentence_label")
     return _Counts(
-        tokens=(ids != pad_token_id if mask is None else mask != 0).sum(),
-        predicted=count_labels(inputs["labels"]),
-        sequences=torch.zeros((), dtype=torch.int64) if order is None else count_labels(order),
+        tokens=(ids != pad_token_id if mask is None or mask.shape != ids.shape else mask != 0).sum(),
+        predicted=_count(inputs["labels"] if "labels" in inputs else inputs["shift_labels"]),
+        sequences=torch.zeros((), dtype=torch.int64) if order is None else _count(order),
         positions=ids.numel(),
         length=ids.shape[1],
     )
+
+
+def _count(labels: torch.Tensor | Targets) -> torch.Tensor:
+    return torch.tensor(len(labels.tokens)) if isinstance(labels, Targets) else count_labels(labels)
 
 
 def _flops(work: MatrixWork, counts: _Counts) -> float:

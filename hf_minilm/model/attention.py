@@ -296,9 +296,15 @@ def refuse_unseparated_rows(implementation: str) -> None:
         )
 
 
-def packed_sequence_ids(position_ids: torch.Tensor | None, *, batch_size: int) -> torch.Tensor | None:
-    """Number the sequences of each row [B, T] where positions do not go on by one; None if no row holds two."""
-    if position_ids is None:
+def packed_sequence_ids(
+    position_ids: torch.Tensor | None, *, batch_size: int, attention_mask: Any = None
+) -> torch.Tensor | None:
+    """Number the sequences of each row [B, T] where positions do not go on by one; None if no row holds two.
+
+    None too where the mask is the bounds of a line, which tell the same: to look for it, a GPU is waited for.
+    """
+    has_bounds = isinstance(attention_mask, torch.Tensor) and attention_mask.dim() == 1
+    if position_ids is None or has_bounds:
         return None
     return find_packed_sequence_indices(position_ids.expand(batch_size, -1))
 
@@ -332,6 +338,8 @@ def token_mask(
         return attention_mask
     is_whole = attention_mask is not None and attention_mask.dim() == 4
     if config._attn_implementation == VARIABLE_LENGTH and past_key_values is None and not is_whole:
+        if sequence_ids is None and attention_mask is None:
+            return None
         batch_size, length = embeddings.shape[:2]
         return sequence_bounds(
             batch_size, length, sequence_ids=sequence_ids, attention_mask=attention_mask, device=embeddings.device

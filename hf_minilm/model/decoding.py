@@ -1,9 +1,9 @@
-"""Writing token by token on a CPU: the tokens that transformers' loop writes, in a fraction of the time.
+"""Writing token by token: the tokens that transformers' loop writes, in a fraction of the time.
 
 A step of generation computes little and calls much. The layers' products are a small part of it; the rest goes into
 hundreds of small calls, into a cache that is copied whole to grow by one token, into what transformers' loop prepares
 anew at every step, and into a product with the vocabulary that stays far below what the memory could deliver, as few
-rows meet a matrix that is stored for many. So for the tokens after the first one this file has
+rows meet a matrix that is stored for many. So for the tokens after the first one, on a CPU, this file has
 
     products    of matrices laid out for few rows, once a call of `generate`; query, key and value are one matrix, and
                 so are gate and up
@@ -13,11 +13,12 @@ rows meet a matrix that is stored for many. So for the tokens after the first on
 
 The first token comes from the model itself, so nothing is laid out before it is certain that a second one is wanted.
 Nothing is kept from one call to the next either: weights may change between two, and not every change can be seen.
-While it writes, a call holds its matrices once more, and keys and values in float32.
+While it writes, a call holds its matrices once more, and keys and values in float32. On a GPU the loop is the same,
+and the step a recording of the model's own, see `decoding_on_gpu`.
 
 `FastGenerationMixin` puts this under `generate`, greedy or sampling, with every logits processor, stopping criterion
 and streamer. Tokens are those of transformers' loop in float32; in bfloat16 both round, at places of their own. Where
-it does not apply, transformers' loop runs: on other devices, in other types than these two, for a handful of tokens,
+it does not apply, transformers' loop runs: on other devices, in other types than these, for a handful of tokens,
 with beams or an assistant, when caches, scores, attentions or hidden states are to be given back, with a cache that is
 not `generate`'s own, for subclasses, and where hooks, adapters, quantisation or another attention implementation than
 eager and sdpa have taken the place of what is written out here. `obstacle_to` says which. One thing is not the same:
@@ -38,6 +39,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .attention import Attention, ResidualProjection, written_out_attention
+from .decoding_on_gpu import RecordedStep
 from .layers import Embeddings, FeedForward, Layer
 from .positions import PositionScheme, RotaryPositions, Rotation, SinusoidalPositions
 
@@ -45,8 +47,9 @@ DECODINGS = ("auto", "fast", "plain")
 """What `FastGenerationMixin.decoding` may be: the way of this file where it applies and pays, this way or an error, or
 transformers' own."""
 
-FEWEST_NEW_TOKENS = 10
-"""With fewer new tokens, laying out the matrices takes longer than it saves: some 30 ms at 4 x 256 in float32."""
+FEWEST_NEW_TOKENS = {"cpu": 10, "cuda": 32}
+"""With fewer new tokens, laying out the matrices takes longer than it saves: some 30 ms at 4 x 256 in float32 on a CPU.
+On a GPU it is the recording of a step."""
 
 _ROWS = 16
 """For how many rows matrices are laid out: as fast for 1 and for 64 as a layout for these."""
@@ -56,7 +59,7 @@ _TOKENS_AHEAD = 32
 """For how many tokens positions are told at once."""
 _BLOCK, _FEW_SCORES = 256, 100_000
 """How many scores make a block for `likeliest`, and below how many in all it asks torch."""
-_DTYPES = (torch.float32, torch.bfloat16)
+_DTYPES = {"cpu": (torch.float32, torch.bfloat16), "cuda": (torch.float32, torch.bfloat16, torch.float16)}
 _KNOWN_INPUTS = {"attention_mask", "position_ids", "token_type_ids", "past_key_values", "use_cache", "logits_to_keep"}
 _RECORDERS = "transformers.utils.output_capturing"
 """Where transformers' own hooks come from: they stay once installed, and do nothing unless an output is asked for."""
@@ -94,8 +97,8 @@ class FastGenerationMixin(GenerationMixin):
             raise ValueError(f"decoding ({self.decoding}) must be one of {', '.join(DECODINGS)}.")
         is_plain = self.decoding == "plain"
         if self.decoding == "auto":
-            end = generation_config.max_length
-            is_plain = end is not None and end - input_ids.shape[1] < FEWEST_NEW_TOKENS
+            end, fewest = generation_config.max_length, FEWEST_NEW_TOKENS.get(input_ids.device.type, 0)
+            is_plain = end is not None and end - input_ids.shape[1] < fewest
         if not is_plain:
             obstacle = obstacle_to(cast(Any, self), input_ids, generation_config, model_kwargs, synced=synced_gpus)
             if obstacle is None:
@@ -128,7 +131,8 @@ class FastWriting:
         model_kwargs = self.model._update_model_kwargs_for_generation(outputs, model_kwargs, is_encoder_decoder=False)
         logits = outputs.logits[:, -1]
         del outputs  # the whole prompt's
-        unfinished, step = torch.ones(len(input_ids), dtype=torch.long), None
+        unfinished, step = input_ids.new_ones(len(input_ids)), None
+        build_step = DecodingStep if input_ids.device.type == "cpu" else RecordedStep
         while True:
             tokens = self._next_tokens(input_ids, logits, unfinished)
             input_ids = torch.cat((input_ids, tokens[:, None]), dim=1)
@@ -137,7 +141,7 @@ class FastWriting:
                 self.streamer.put(tokens)
             if not unfinished.any():
                 break
-            step = step or DecodingStep(self.model, model_kwargs, longest=self.config.max_length)
+            step = step or build_step(self.model, model_kwargs, longest=self.config.max_length)
             logits = step(tokens)
         if self.streamer is not None:
             self.streamer.end()
@@ -159,11 +163,12 @@ class FastWriting:
 def likeliest(scores: torch.Tensor) -> torch.Tensor:
     """Give the first of the highest of scores [B, V] in each row, [B], as `argmax` does.
 
-    torch compares one by one in `argmax`, and many at once in `amax`: for 16 x 30,522 that is 0.20 ms and 0.02. So the
-    highest is looked for among the blocks' maxima and what is left over behind the blocks, and then in its block.
+    On a CPU torch compares one by one in `argmax`, and many at once in `amax`: for 16 x 30,522 that is 0.20 ms and
+    0.02. So the highest is looked for among the blocks' maxima and what is left over behind the blocks, and then in its
+    block.
     """
     num_blocks = scores.shape[1] // _BLOCK
-    if num_blocks == 0 or scores.numel() < _FEW_SCORES:
+    if num_blocks == 0 or scores.numel() < _FEW_SCORES or scores.device.type != "cpu":
         return scores.argmax(dim=-1)
     behind = num_blocks * _BLOCK
     blocks = scores[:, :behind].unflatten(1, (num_blocks, _BLOCK))
@@ -475,18 +480,19 @@ def obstacle_to(
     return (
         _obstacle_in_the_surroundings(input_ids, synced=bool(synced))
         or _obstacle_in_the_request(generation_config, model_kwargs)
-        or _obstacle_in_the_model(model)
+        or _obstacle_in_the_model(model, input_ids.device)
     )
 
 
 def _obstacle_in_the_surroundings(input_ids: torch.Tensor, *, synced: bool) -> str | None:
     found = {
         "other processes wait for every step": synced,
-        "the tokens are not on the CPU": input_ids.device.type != "cpu",
+        "the tokens are on neither a CPU nor a GPU": input_ids.device.type not in _DTYPES,
         "there are no tokens": input_ids.dim() != 2 or 0 in input_ids.shape,
         "gradients are followed": torch.is_grad_enabled(),
-        "autocast chooses the types": torch.is_autocast_enabled("cpu"),
+        "autocast chooses the types": torch.is_autocast_enabled(input_ids.device.type),
         "code is being compiled": torch.compiler.is_compiling(),
+        "a CUDA graph is being recorded": input_ids.is_cuda and torch.cuda.is_current_stream_capturing(),
         "hooks are set on all modules": nn.modules.module._has_any_global_hook(),
     }
     return next((what for what, is_there in found.items() if is_there), None)
@@ -517,7 +523,7 @@ def _seen_by(cache: Any) -> int:
     return 0 if cache is None else int(cache.get_seq_length())
 
 
-def _obstacle_in_the_model(model: Any) -> str | None:
+def _obstacle_in_the_model(model: Any, device: torch.device) -> str | None:
     backbone, kernel = model.model, model.config._attn_implementation
     function = ALL_ATTENTION_FUNCTIONS.get_interface(kernel, written_out_attention)
     found = {
@@ -533,10 +539,10 @@ def _obstacle_in_the_model(model: Any) -> str | None:
     if at_large is not None:
         return at_large
     dtypes = {parameter.dtype for parameter in model.parameters()}
-    if len(dtypes) > 1 or not dtypes.issubset(_DTYPES):
+    if len(dtypes) > 1 or not dtypes.issubset(_DTYPES[device.type]):
         return f"the weights are {', '.join(sorted(map(str, dtypes)))}"
-    if any(type(p) is not nn.Parameter or p.device.type != "cpu" for p in model.parameters()):
-        return "the weights are not plain numbers on the CPU"
+    if any(type(p) is not nn.Parameter or p.device != device for p in model.parameters()):
+        return "the weights are not plain numbers where the tokens are"
     strange = (name for name, module in model.named_modules() if not _does_what_is_written(module))
     name = next((name or "model" for name in strange), None)
     return None if name is None else f"{name} has hooks, trains, is compiled or was replaced"

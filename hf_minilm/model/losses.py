@@ -7,7 +7,7 @@ losses (and gradients) gives those of one big batch.
 Shapes: N predicted tokens, B batch, T positions, E hidden size, V vocabulary. Losses are in nats.
 """
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -19,6 +19,28 @@ Count = torch.Tensor | int | float | None
 
 Problem = Literal["regression", "single_label_classification", "multi_label_classification"]
 """As transformers' `problem_type` names what labels of whole texts are."""
+
+
+class Targets(NamedTuple):
+    """Labels of what is predicted alone, where somebody has looked for it.
+
+    Attributes:
+        places: Places of what has a label in the flattened batch, [N], in row order.
+        tokens: The labels there, [N].
+    """
+
+    places: torch.Tensor
+    tokens: torch.Tensor
+
+
+Labels = torch.Tensor | Targets | None
+
+
+def targets_of(labels: torch.Tensor) -> Targets:
+    """Pick what is not `IGNORED` of labels [B, T]; to know how much that is, a GPU is waited for."""
+    flat = labels.flatten()
+    places = (flat != IGNORED).nonzero(as_tuple=True)[0]
+    return Targets(places, flat.index_select(0, places))
 
 
 def normalised_cross_entropy(
@@ -52,23 +74,25 @@ def clamped_count(labels: torch.Tensor, count: Count) -> torch.Tensor:
     if count is None:
         count = (labels != IGNORED).sum()
     if not torch.is_tensor(count):
-        count = torch.tensor(count)
+        return torch.full((), max(count, 1), device=labels.device)  # made there: nothing to be sent and waited for
     return count.to(labels.device).clamp(min=1)
 
 
-def predicted_positions(hidden_states: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def predicted_positions(
+    hidden_states: torch.Tensor, labels: torch.Tensor | Targets
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Pick what has a label, so that nothing else goes through the vocabulary: 15 % of the tokens in masked training.
 
     Args:
         hidden_states: [B, T, E].
-        labels: [B, T], `IGNORED` where nothing is predicted.
+        labels: [B, T], `IGNORED` where nothing is predicted; or what `targets_of` makes of that.
 
     Returns:
         Hidden states [N, E] and labels [N] of the predicted positions, in row order.
     """
-    predicted = (labels.flatten() != IGNORED).nonzero(as_tuple=True)[0]
+    places, tokens = labels if isinstance(labels, Targets) else targets_of(labels)
     # Not by indexing, whose backward pass sorts the places first: here none comes twice.
-    return hidden_states.flatten(0, 1).index_select(0, predicted), labels.flatten().index_select(0, predicted)
+    return hidden_states.flatten(0, 1).index_select(0, places), tokens
 
 
 def kept_positions(hidden_states: torch.Tensor, kept: int | torch.Tensor) -> torch.Tensor:
@@ -108,20 +132,23 @@ def previous_tokens(labels: torch.Tensor, *, first: int, padding: int) -> torch.
     return moved.masked_fill(moved == IGNORED, padding)
 
 
-def first_tokens(hidden_states: torch.Tensor, next_sentence_label: torch.Tensor | None) -> torch.Tensor:
+def first_tokens(hidden_states: torch.Tensor, next_sentence_label: Labels) -> torch.Tensor:
     """Pick the vectors that stand for whole sequences.
 
     Args:
         hidden_states: [B, T, E].
         next_sentence_label: [B] or None: one sequence a row, which its first token stands for. [B, T]: packed rows,
-            with a label at the first token of each sequence and `IGNORED` elsewhere. [B, 1] is as [B].
+            with a label at the first token of each sequence and `IGNORED` elsewhere, or `Targets` of these. [B, 1] is
+            as [B].
 
     Returns:
         [B, E], or [number of packed sequences, E] in row order.
     """
-    if next_sentence_label is None or next_sentence_label.shape != hidden_states.shape[:2]:
+    if next_sentence_label is None:
         return hidden_states[:, 0]
-    return predicted_positions(hidden_states, next_sentence_label)[0]
+    if isinstance(next_sentence_label, Targets) or next_sentence_label.shape == hidden_states.shape[:2]:
+        return predicted_positions(hidden_states, next_sentence_label)[0]
+    return hidden_states[:, 0]
 
 
 def problem_of(labels: torch.Tensor, *, num_labels: int, told: Problem | None) -> Problem:
@@ -175,7 +202,7 @@ def span_cross_entropy(ends: tuple[torch.Tensor, ...], places: tuple[torch.Tenso
 
 
 def order_cross_entropy(
-    logits: torch.Tensor, next_sentence_label: torch.Tensor, *, count: Count = None
+    logits: torch.Tensor, next_sentence_label: torch.Tensor | Targets, *, count: Count = None
 ) -> torch.Tensor:
     """Compute the next-sentence loss of the vectors that `first_tokens` picked.
 
@@ -187,13 +214,15 @@ def order_cross_entropy(
     Returns:
         A scalar.
     """
+    if isinstance(next_sentence_label, Targets):
+        return normalised_cross_entropy(logits, next_sentence_label.tokens, count=count)
     labels = next_sentence_label.flatten()
     if len(labels) != len(logits):
         labels = labels[labels != IGNORED]
     return normalised_cross_entropy(logits, labels, count=count)
 
 
-def sequence_count(labels: torch.Tensor | None, next_sentence_label: torch.Tensor, *, tokens: Count) -> Count:
+def sequence_count(labels: Labels, next_sentence_label: torch.Tensor | Targets, *, tokens: Count) -> Count:
     """Estimate the number of sequences to divide by when only the number of predicted tokens is known.
 
     Trainer counts the predicted tokens of all micro-batches and processes, and not their sequences. This batch then
@@ -210,6 +239,8 @@ def sequence_count(labels: torch.Tensor | None, next_sentence_label: torch.Tenso
     """
     if tokens is None or labels is None:
         return tokens
-    own_sequences = (next_sentence_label != IGNORED).sum()
-    own_tokens = (labels != IGNORED).sum().clamp(min=1)
-    return tokens * own_sequences / own_tokens
+    return tokens * _number_of(next_sentence_label) / _number_of(labels).clamp(min=1)
+
+
+def _number_of(labels: torch.Tensor | Targets) -> torch.Tensor:
+    return torch.tensor(len(labels.tokens)) if isinstance(labels, Targets) else (labels != IGNORED).sum()

@@ -31,6 +31,7 @@ from .input_checks import labels_checked, refuse_bad_inputs
 from .layers import Embeddings, Layer, Pooler, PredictionTransform, build_norm, pooled
 from .losses import (
     Count,
+    Labels,
     classification_loss,
     first_tokens,
     kept_positions,
@@ -151,7 +152,7 @@ class MiniLMModel(MiniLMPreTrainedModel):
 
         sequence_ids = None
         if past_key_values is None:
-            sequence_ids = packed_sequence_ids(position_ids, batch_size=batch_size)
+            sequence_ids = packed_sequence_ids(position_ids, batch_size=batch_size, attention_mask=attention_mask)
             caches = self.config.is_causal and self.config._attn_implementation != VARIABLE_LENGTH
             if use_cache and caches and not self.training and sequence_ids is None:
                 past_key_values = DynamicCache(config=self.config)
@@ -237,7 +238,7 @@ class LanguageModelHead(MiniLMPreTrainedModel):
         return self.lm_head(self.transform(hidden_states))
 
     def predict_labels(
-        self, hidden_states: torch.Tensor, labels: torch.Tensor | None, *, count: Count, return_logits: bool | None
+        self, hidden_states: torch.Tensor, labels: Labels, *, count: Count, return_logits: bool | None
     ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """Compute the loss of the labelled positions [B, T] alone, and all logits [B, T, V] only if they are wanted.
 
@@ -278,7 +279,7 @@ class MiniLMForCausalLM(LanguageModelHead, FastGenerationMixin):
         logits_to_keep: int | torch.Tensor = 0,
         return_logits: bool | None = None,
         num_items_in_batch: Count = None,
-        shift_labels: torch.Tensor | None = None,
+        shift_labels: Labels = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """Predict the next token at every position.
@@ -297,7 +298,7 @@ class MiniLMForCausalLM(LanguageModelHead, FastGenerationMixin):
             return_logits: Whether to return logits; by default not in training on labels.
             num_items_in_batch: Predicted tokens of all micro-batches and processes; None: of this batch.
             shift_labels: The token after each position [B, T], in place of `labels` where a row is split over
-                processes.
+                processes; or `Targets` of these.
             **kwargs: Passed on to the attention implementation.
 
         Returns:
@@ -349,7 +350,7 @@ class MiniLMForMaskedLM(LanguageModelHead):
         token_type_ids: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
+        labels: Labels = None,
         return_logits: bool | None = None,
         num_items_in_batch: Count = None,
         **kwargs: Any,
@@ -362,7 +363,7 @@ class MiniLMForMaskedLM(LanguageModelHead):
             token_type_ids: See `MiniLMModel`.
             position_ids: See `MiniLMModel`.
             inputs_embeds: See `MiniLMModel`.
-            labels: The original tokens at masked positions and -100 elsewhere, [B, T].
+            labels: The original tokens at masked positions and -100 elsewhere, [B, T]; or `Targets` of these.
             return_logits: Whether to return logits; by default not in training on labels.
             num_items_in_batch: Predicted tokens of all micro-batches and processes; None: of this batch.
             **kwargs: Passed on to the attention implementation.
@@ -428,8 +429,8 @@ class MiniLMForPreTraining(LanguageModelHead):
         token_type_ids: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        next_sentence_label: torch.Tensor | None = None,
+        labels: Labels = None,
+        next_sentence_label: Labels = None,
         return_logits: bool | None = None,
         num_items_in_batch: Count = None,
         num_sequences_in_batch: Count = None,
@@ -443,9 +444,9 @@ class MiniLMForPreTraining(LanguageModelHead):
             token_type_ids: See `MiniLMModel`.
             position_ids: See `MiniLMModel`.
             inputs_embeds: See `MiniLMModel`.
-            labels: The original tokens at masked positions and -100 elsewhere, [B, T].
+            labels: The original tokens at masked positions and -100 elsewhere, [B, T]; or `Targets` of these.
             next_sentence_label: 0 = the second segment is the next, 1 = it is not, [B]; for packed rows [B, T], at the
-                first token of each sequence, and -100 elsewhere.
+                first token of each sequence, and -100 elsewhere; or `Targets` of these.
             return_logits: Whether to return the vocabulary's logits; by default not in training on labels.
             num_items_in_batch: Predicted tokens of all micro-batches and processes; None: of this batch.
             num_sequences_in_batch: Labelled sequences of all micro-batches and processes; None: `sequence_count`.

@@ -178,7 +178,8 @@ class LinearBiases(PositionScheme):
         distances = key_positions[:, None, :] - query_positions[:, :, None]  # [B, T, S], negative for earlier keys
         # Left linear where causal: what lies ahead is masked, and a padded row may count its positions from anywhere.
         distances = distances if self.is_causal else -distances.abs()
-        slopes = torch.tensor(slopes_of(self.num_heads), device=distances.device)
+        # Written on the device: sent there, they would be waited for, and a CUDA graph may not send them.
+        slopes = torch.stack([torch.full((), slope, device=distances.device) for slope in slopes_of(self.num_heads)])
         return distances[:, None].float() * slopes[:, None, None]  # [B, H, T, S]
 
 

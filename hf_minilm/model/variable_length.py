@@ -13,11 +13,14 @@ from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
 VARIABLE_LENGTH = "minilm_varlen"
 """The name to give as `attn_implementation`."""
+
+_WHOLE_ROWS = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 LONGEST_TRAINED_BY_FORMULA = 256
 """Tokens of a sequence up to which a CPU in bf16 goes there and back faster by the formula than by torch's kernel."""
@@ -128,11 +131,17 @@ def variable_length_attention(
             f"number of keys ({key.shape[2]}) must be that of the queries ({length}) with {VARIABLE_LENGTH}, which "
             "knows no cache and no mask of its own; generate with use_cache=False, or use sdpa."
         )
-    if attention_mask is None:
-        attention_mask = torch.arange(batch_size + 1, dtype=torch.int32, device=query.device) * length
     group_size = query.shape[1] // key.shape[1]
     if group_size > 1:
         key, value = key.repeat_interleave(group_size, dim=1), value.repeat_interleave(group_size, dim=1)
+    if attention_mask is None and query.device.type == "cuda" and sliding_window is None:
+        with sdpa_kernel(_WHOLE_ROWS, set_priority=True):
+            outputs = nn.functional.scaled_dot_product_attention(
+                query, key, value, is_causal=bool(module.is_causal), scale=scaling
+            )
+        return outputs.transpose(1, 2), None
+    if attention_mask is None:
+        attention_mask = torch.arange(batch_size + 1, dtype=torch.int32, device=query.device) * length
     line = [tensor.transpose(1, 2).flatten(0, 1) for tensor in (query, key, value)]  # [B x T, H, D]
     left = -1 if sliding_window is None else sliding_window - 1
     window = (left, 0 if module.is_causal else left)

@@ -9,7 +9,7 @@ same bits (as EasyScale does, Li et al. 2023, SC'23).
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from accelerate import Accelerator
 from ..data.objectives import Batch, Objective
 from ..data.order import RowKey, share
 from ..data.sequences import IGNORED
+from ..model.prepared_batch import on_device, prepared
 from .processes import Processes
 from .recipe import TrainingSettings
 
@@ -35,10 +36,12 @@ class Part:
     Attributes:
         number: Which part of the step it is; from 0.
         batches: What goes through the model at once, in order.
+        inputs: The same as the model takes it, on its device; none before `sent`.
     """
 
     number: int
     batches: list[Batch]
+    inputs: Sequence[dict[str, Any]] = ()
 
 
 def own_parts(
@@ -53,6 +56,16 @@ def own_parts(
         batches = [objective.batch(step, own[start : start + size]) for start in range(0, len(own), size)]
         parts.append(Part(number, batches))
     return parts
+
+
+def sent(parts: list[Part], model: torch.nn.Module, accelerator: Accelerator) -> list[Part]:
+    """Send parts that are not yet there to the device; to a GPU what a step has to know of them, see `prepared`."""
+    bare, device = accelerator.unwrap_model(model), accelerator.device
+
+    def as_taken(batch: Batch) -> dict[str, Any]:
+        return on_device(prepared(bare, batch) if device.type == "cuda" else batch, device)
+
+    return [part if part.inputs else replace(part, inputs=[*map(as_taken, part.batches)]) for part in parts]
 
 
 def count_labels(parts: list[Part]) -> tuple[int, int]:
@@ -96,13 +109,13 @@ def add_up_gradient(
     # Data-parallel gradients are averaged over processes, and each loss is divided by all processes' count already.
     scale = processes.number if tree is None else 1
     losses = []
-    for part in parts:
+    for part in sent(parts, model, accelerator):
         of_batches = []
-        for index, batch in enumerate(part.batches):
+        for index, inputs in enumerate(part.inputs):
             seed_dropout(settings.seed, step, part.number, index)
             is_last = index == len(part.batches) - 1 and tree is None
             with contextlib.nullcontext() if is_last else accelerator.no_sync(model):
-                outputs = model(**_on_device(batch, accelerator.device), **arguments)
+                outputs = model(**inputs, **arguments)
                 accelerator.backward(outputs.loss * scale)
             of_batches.append(_losses_of(outputs))
         losses.append({name: torch.stack([each[name] for each in of_batches]).sum() for name in of_batches[0]})
@@ -115,13 +128,6 @@ def add_up_gradient(
 
 def _losses_of(outputs: Any) -> Losses:
     return {name: outputs[key].detach().float() for key, name in _LOSSES.items() if outputs.get(key) is not None}
-
-
-def _on_device(batch: Batch, device: torch.device) -> Batch:
-    """Copy a batch to a device; to a GPU from pinned memory, so that nothing waits for the copy."""
-    if device.type != "cuda":
-        return {name: values.to(device) for name, values in batch.items()}
-    return {name: values.pin_memory().to(device, non_blocking=True) for name, values in batch.items()}
 
 
 def seed_dropout(seed: int, step: int, part: int, micro_batch: int) -> None:

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from ..data.objectives import Objective
 from ..data.order import RowKey, RowOrder, share
 from .checkpoint import TrainingState
-from .gradient import Losses, Part, add_up_gradient, count_labels, has_pairs, own_parts
+from .gradient import Losses, Part, add_up_gradient, count_labels, has_pairs, own_parts, sent
 from .metrics import MetricsLog
 from .optimizer import set_learning_rate
 from .processes import Processes
@@ -167,9 +167,10 @@ def agree(processes: Processes, parts: list[Part], *, seconds: float, signal_num
 
 
 def make_parts(training: Training, order: RowOrder, step: int) -> list[Part]:
-    """Make this process's parts of a step."""
+    """Make this process's parts of a step, and send them to its device."""
     settings = training.recipe.training
-    return own_parts(training.objective, settings, training.processes, rows=order.rows(step), step=step)
+    parts = own_parts(training.objective, settings, training.processes, rows=order.rows(step), step=step)
+    return sent(parts, training.model, training.accelerator)
 
 
 def is_idle(device: torch.device) -> bool:
@@ -214,17 +215,30 @@ def move_weights(training: Training, losses: list[Losses]) -> tuple[float, list[
     norm = training.accelerator.clip_grad_norm_(training.model.parameters(), longest)
     if isinstance(norm, DTensor):
         norm = norm.full_tensor()
-    length, *own_losses = torch.stack([norm, *(part["loss"] for part in losses)]).tolist()
+    numbers = torch.stack([norm, *(part["loss"] for part in losses)])
+    # A GPU that may decide alone moves the weights while the host still waits for the numbers.
+    has_moved = skips_by_itself(training)
+    if has_moved:
+        training.optimizer.optimizer.found_inf = numbers.isfinite().logical_not().any().float()
+        training.optimizer.step()
+    length, *own_losses = numbers.tolist()
     # Of the gradient too: all processes have the same one, unless a memory or a network failed.
     finite = training.processes.gather([all(map(math.isfinite, own_losses)), math.isfinite(length)]).bool()
     losses_are, gradients_are = finite.unbind(dim=1)
     broken = losses_are.logical_not().nonzero().flatten().tolist()
     if not broken and not gradients_are.all():
         broken = list(range(training.processes.number))
-    if not broken:
+    if not broken and not has_moved:
         training.optimizer.step()
     training.optimizer.zero_grad()
     return length, broken
+
+
+def skips_by_itself(training: Training) -> bool:
+    """Tell whether the optimizer's kernel leaves a step out by itself, where the numbers of this process are all."""
+    optimizer = training.optimizer.optimizer
+    is_fused = isinstance(optimizer, torch.optim.AdamW) and optimizer.defaults["fused"]
+    return bool(is_fused) and training.processes.number == 1 and training.accelerator.device.type == "cuda"
 
 
 def leave_out(training: Training, state: TrainingState, *, rows: list[RowKey], broken: list[int]) -> TrainingState:

@@ -4,6 +4,10 @@ import pytest
 import torch
 
 from hf_minilm import MiniLMForCausalLM, MiniLMForConditionalGeneration, MiniLMForPreTraining, MiniLMSeq2SeqConfig
+from hf_minilm.model import decoding_on_gpu
+from hf_minilm.model.decoding import DECODINGS
+from hf_minilm.model.positions import POSITION_SCHEMES
+from hf_minilm.model.prepared_batch import on_device, prepared
 
 pytestmark = pytest.mark.gpu
 
@@ -77,16 +81,59 @@ def test_bfloat16_autocast_stays_near_float32(make_model, draw_tokens):
     torch.testing.assert_close(rounded, exact, atol=0.0, rtol=0.02)
 
 
+@pytest.mark.parametrize("scheme", POSITION_SCHEMES)
+@pytest.mark.parametrize("decoding", DECODINGS)
 @torch.no_grad()
-def test_greedy_generation_is_that_of_a_cpu(make_model, draw_tokens):
-    prompt = draw_tokens(2, 5)
+def test_generation_is_that_of_a_cpu(make_model, draw_tokens, monkeypatch, decoding, scheme):
+    monkeypatch.setattr(decoding_on_gpu, "_SPARE_TOKENS", 8)  # recorded anew twice
+    prompt, mask = draw_tokens(3, 9), torch.ones(3, 9, dtype=torch.long)
+    mask[0, :4] = 0
+    sliding = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 6}
+    fields = {"bos_token_id": 1, "tie_word_embeddings": False, "position_embedding": scheme, **sliding}
     texts = []
     for device in ("cpu", "cuda"):
-        model = make_model(MiniLMForCausalLM, attention="sdpa", bos_token_id=1, tie_word_embeddings=False).to(device)
-        tokens = prompt.to(device)
-        texts.append(
-            model.generate(
-                tokens, attention_mask=torch.ones_like(tokens), max_new_tokens=9, do_sample=False, pad_token_id=0
-            ).tolist()
+        model = make_model(MiniLMForCausalLM, attention="sdpa", **fields).to(device)
+        model.decoding = "plain" if device == "cpu" else decoding
+        written = model.generate(
+            (prompt * mask).to(device),
+            attention_mask=mask.to(device),
+            max_new_tokens=40,
+            do_sample=False,
+            pad_token_id=0,
         )
+        texts.append(written.tolist())
     assert texts[0] == texts[1]
+
+
+@torch.no_grad()
+def test_a_step_is_recorded_once_and_played_back_for_every_token(make_model, draw_tokens, monkeypatch):
+    recorded, record = [], decoding_on_gpu.RecordedStep._record
+    monkeypatch.setattr(decoding_on_gpu.RecordedStep, "_record", lambda step: recorded.append(1) or record(step))
+    model = make_model(MiniLMForCausalLM, attention="sdpa", bos_token_id=1, max_position_embeddings=512).cuda()
+    prompt = draw_tokens(2, 5).cuda()
+    model.generate(prompt, max_new_tokens=100, min_new_tokens=100, do_sample=True, pad_token_id=0)
+    assert len(recorded) == 1
+
+
+@pytest.mark.parametrize("model_class", [MiniLMForCausalLM, MiniLMForPreTraining])
+@pytest.mark.parametrize("packed", [True, False])
+def test_nothing_waits_for_the_gpu_within_a_step(make_model, draw_tokens, model_class, packed):
+    model = make_model(model_class, attention="minilm_varlen", hidden_size=32).train().cuda()
+    input_ids = draw_tokens(2, 13)
+    positions = POSITIONS if packed else torch.arange(13).expand(2, -1)
+    batch = {"input_ids": input_ids, "position_ids": positions, **labels_of(model_class, input_ids)}
+    counts = {"num_items_in_batch": 7.0}
+    if model_class is MiniLMForPreTraining:
+        counts["num_sequences_in_batch"] = 3.0
+    losses = []
+    for mode, inputs in (("default", batch), ("error", prepared(model, batch))):
+        sent = on_device(inputs, model.device)
+        torch.cuda.set_sync_debug_mode(mode)
+        try:
+            with torch.autocast("cuda", dtype=torch.bfloat16):
+                loss = model(**sent, **counts).loss
+            loss.backward()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        losses.append(loss.item())
+    assert losses[0] == losses[1]

@@ -6,7 +6,9 @@ from torch import nn
 from transformers import DynamicCache, GenerationMixin, LogitsProcessorList
 
 from hf_minilm import MiniLMConfig, MiniLMForCausalLM
+from hf_minilm.model import decoding_on_gpu
 from hf_minilm.model.decoding import FEWEST_NEW_TOKENS, DecodingStep, FastWriting, likeliest, obstacle_to
+from hf_minilm.model.decoding_on_gpu import RecordedStep
 from hf_minilm.model.positions import POSITION_SCHEMES, PositionScheme
 
 SCHEMES = ["none", "learned", "sinusoidal", "rope", "alibi", "relative_bias"]
@@ -46,6 +48,12 @@ ARCHITECTURES = {
             "full_attention": {"rope_type": "yarn", "rope_theta": 10_000.0, "factor": 4.0},
         },
     },
+    "alibi": {
+        "position_embedding": "alibi",
+        "layer_types": ["sliding_attention", "full_attention"],
+        "sliding_window": 6,
+    },
+    "relative biases": {"position_embedding": "relative_bias", "num_key_value_heads": 2},
     "dynamic angles": {
         "max_position_embeddings": 12,
         "rope_parameters": {"rope_type": "dynamic", "rope_theta": 10_000.0, "factor": 3.0},
@@ -109,9 +117,11 @@ def test_every_scheme_writes_what_transformers_loop_writes(decoder, padded, draw
     assert_both_ways_write_the_same(model, **padded, do_sample=True)
 
 
+@pytest.mark.parametrize("build_step", [DecodingStep, RecordedStep])
 @pytest.mark.parametrize("name", ARCHITECTURES)
 @torch.no_grad()
-def test_logits_of_every_step_are_those_of_the_model(decoder, padded, draw_tokens, name):
+def test_logits_of_every_step_are_those_of_the_model(decoder, padded, draw_tokens, monkeypatch, name, build_step):
+    monkeypatch.setattr(decoding_on_gpu, "_SPARE_TOKENS", 3)
     model = decoder(**ARCHITECTURES[name])
     for tokens, mask in ((draw_tokens(2, 20, seed=5), None), (draw_tokens(3, 20), padded["attention_mask"])):
         cache, length = DynamicCache(config=model.config), 9
@@ -120,7 +130,7 @@ def test_logits_of_every_step_are_those_of_the_model(decoder, padded, draw_token
         model(tokens[:, :length], whole[:, :length], position_ids=positions[:, :length], past_key_values=cache)
         known = {"past_key_values": cache, "position_ids": positions[:, : length + 1]}
         known["attention_mask"] = None if mask is None else whole[:, : length + 1]
-        step = DecodingStep(model, known, longest=14)  # as if too short: the memory grows
+        step = build_step(model, known, longest=14)  # as if too short: the memory grows
         for place in range(length, 20):
             seen, inputs = whole[:, : place + 1], {"position_ids": positions[:, place : place + 1]}
             inputs["attention_mask"] = None if mask is None else seen
@@ -277,7 +287,7 @@ def test_generate_takes_the_quick_way_by_itself(decoder, draw_tokens, monkeypatc
     model = decoder()
     model(draw_tokens(1, 5), output_hidden_states=True)  # leaves hooks of transformers' behind
     assert quick_ways(model, monkeypatch, inputs=draw_tokens(2, 5)) == 1
-    assert quick_ways(model, monkeypatch, inputs=draw_tokens(2, 5), max_new_tokens=FEWEST_NEW_TOKENS - 1) == 0
+    assert quick_ways(model, monkeypatch, inputs=draw_tokens(2, 5), max_new_tokens=FEWEST_NEW_TOKENS["cpu"] - 1) == 0
 
 
 def hook(model: nn.Module) -> None:

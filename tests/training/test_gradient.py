@@ -74,7 +74,7 @@ def test_any_division_of_a_step_gives_the_mean_over_all_its_labels(
     model = model_with_dropout(0.0)
     expected = expected_gradient(copy.deepcopy(model))
     found, losses = gradient(model, micro_batch_rows=micro_batch_rows, gradient_parts=gradient_parts)
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-8)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
     assert len(losses) == (gradient_parts or 1)
 
 

@@ -1,0 +1,64 @@
+"""A batch that is prepared on the host gives the numbers of the batch itself."""
+
+import pytest
+import torch
+
+from hf_minilm import MiniLMForCausalLM, MiniLMForMaskedLM, MiniLMForPreTraining
+from hf_minilm.model.losses import Targets, targets_of
+from hf_minilm.model.prepared_batch import on_device, prepared
+
+PACKED = torch.tensor([[*range(5), *range(8)], [*range(9), *range(4)]])
+WHOLE = torch.arange(13).expand(2, -1)
+
+
+def batch_for(model_class, input_ids, positions):
+    batch = {"input_ids": input_ids, "position_ids": positions}
+    if model_class is MiniLMForCausalLM:
+        return batch | {"labels": input_ids.masked_fill(positions == 0, -100)}
+    batch["labels"] = torch.where(positions % 3 == 1, input_ids, -100)
+    if model_class is MiniLMForPreTraining:
+        batch["next_sentence_label"] = torch.where(positions == 0, torch.arange(13) % 2, -100)
+    return batch
+
+
+@pytest.mark.parametrize("positions", [PACKED, WHOLE], ids=["packed", "whole"])
+@pytest.mark.parametrize("attention", ["minilm_varlen", "sdpa"])
+@pytest.mark.parametrize("model_class", [MiniLMForCausalLM, MiniLMForMaskedLM, MiniLMForPreTraining])
+def test_losses_and_gradients_are_those_of_the_batch_to_the_bit(
+    make_model, draw_tokens, model_class, attention, positions
+):
+    model = make_model(model_class, attention=attention).train()
+    batch = batch_for(model_class, draw_tokens(2, 13), positions)
+    counts = {"num_items_in_batch": 7.0}
+    if model_class is MiniLMForPreTraining:
+        counts["num_sequences_in_batch"] = 3.0
+    results = []
+    for inputs in (batch, on_device(prepared(model, batch), torch.device("cpu"))):
+        model.zero_grad()
+        loss = model(**inputs, **counts).loss
+        loss.backward()
+        results.append([loss.detach(), *(parameter.grad.clone() for parameter in model.parameters())])
+    assert all(torch.equal(expected, found) for expected, found in zip(*results, strict=True))
+
+
+def test_nothing_is_left_to_be_looked_for(make_model, draw_tokens):
+    batch = batch_for(MiniLMForPreTraining, draw_tokens(2, 13), PACKED)
+    inputs = prepared(make_model(MiniLMForPreTraining, attention="minilm_varlen"), batch)
+    assert inputs["attention_mask"].tolist() == [0, 5, 13, 22, 26]
+    assert isinstance(inputs["labels"], Targets)
+    assert isinstance(inputs["next_sentence_label"], Targets)
+    assert inputs["next_sentence_label"].places.tolist() == [0, 5, 13, 22]
+
+
+def test_rows_of_one_sequence_need_neither_positions_nor_bounds(make_model, draw_tokens):
+    batch = batch_for(MiniLMForMaskedLM, draw_tokens(2, 13), WHOLE)
+    model = make_model(MiniLMForMaskedLM, attention="minilm_varlen")
+    assert prepared(model, batch).keys() == {"input_ids", "labels"}
+    later = prepared(model, batch | {"position_ids": WHOLE + 3})
+    assert later["position_ids"].equal(WHOLE + 3)
+
+
+def test_targets_are_what_has_a_label():
+    places, tokens = targets_of(torch.tensor([[-100, 4, -100], [7, -100, 0]]))
+    assert places.tolist() == [1, 3, 5]
+    assert tokens.tolist() == [4, 7, 0]
