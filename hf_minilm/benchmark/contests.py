@@ -19,7 +19,7 @@ GENERATION_BATCHES = (1, 16)
 _TRAINING_ROWS, _TRAINING_LENGTH = 16, 128
 _STEPS = {"cpu": 12, "cuda": 150}
 # Enough tokens that a GPU is not kept waiting by its driver.
-_UTILISATION_ROWS, _UTILISATION_LENGTH = {"cpu": 16, "cuda": 64}, {"cpu": 128, "cuda": 512}
+_UTILISATION_ROWS, _UTILISATION_LENGTH = {"cpu": 16, "cuda": 64}, {"cpu": 128, "cuda": 1024}
 _OBJECTIVES: dict[ObjectiveName, dict[str, tuple[Maker, PeerData]]] = {
     "masked_next_sentence": {"bert": ("bert", "pairs")},
     "masked": {

@@ -162,9 +162,7 @@ class Attention(nn.Module):
         Returns:
             Outputs [B, T, E], and weights [B, H, T, S] where the implementation gives them.
         """
-        query = self.query_norm(self._split_heads(self.query(hidden_states)))  # [B, H, T, D]
-        if rotation is not None:
-            query = rotate(query, rotation)
+        query = self._heads(self.query_norm(self._split(self.query(hidden_states))), rotation)  # [B, H, T, D]
         if encoder_hidden_states is None:
             key, value = self._keys_and_values(hidden_states, rotation)  # [B, K, T, D]
             if isinstance(past_key_values, EncoderDecoderCache):
@@ -194,14 +192,24 @@ class Attention(nn.Module):
         )
         return self.output(outputs.flatten(2)), weights
 
-    def _split_heads(self, features: torch.Tensor) -> torch.Tensor:
-        return features.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # [B, T, H x D] -> [B, H, T, D]
+    def _split(self, features: torch.Tensor) -> torch.Tensor:
+        return features.unflatten(-1, (-1, self.head_dim))  # [B, T, H x D] -> [B, T, H, D]
+
+    def _heads(self, features: torch.Tensor, rotation: Rotation | None) -> torch.Tensor:
+        """Turn features [B, T, H, D], and give them by head, [B, H, T, D]."""
+        if rotation is None:
+            return features.transpose(1, 2)
+        if not features.is_cuda:
+            return rotate(features.transpose(1, 2), rotation)
+        # Compiled, a GPU otherwise writes the gradient by head, and copies it for the projections: 2 % of a step.
+        cosine, sine = rotation
+        return rotate(features, (cosine.transpose(1, 2), sine.transpose(1, 2))).transpose(1, 2)
 
     def _keys_and_values(
         self, hidden_states: torch.Tensor, rotation: Rotation | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        key = self.key_norm(self._split_heads(self.key(hidden_states)))
-        return key if rotation is None else rotate(key, rotation), self._split_heads(self.value(hidden_states))
+        key, value = self.key_norm(self._split(self.key(hidden_states))), self._split(self.value(hidden_states))
+        return self._heads(key, rotation), self._heads(value, None)
 
     def _keys_and_values_of_other_text(
         self, encoder_hidden_states: torch.Tensor, cache: Cache | None

@@ -36,13 +36,6 @@ class Targets(NamedTuple):
 Labels = torch.Tensor | Targets | None
 
 
-def targets_of(labels: torch.Tensor) -> Targets:
-    """Pick what is not `IGNORED` of labels [B, T]; to know how much that is, a GPU is waited for."""
-    flat = labels.flatten()
-    places = (flat != IGNORED).nonzero(as_tuple=True)[0]
-    return Targets(places, flat.index_select(0, places))
-
-
 def normalised_cross_entropy(
     logits: torch.Tensor, labels: torch.Tensor, *, count: Count = None, label_smoothing: float = 0.0
 ) -> torch.Tensor:
@@ -85,12 +78,16 @@ def predicted_positions(
 
     Args:
         hidden_states: [B, T, E].
-        labels: [B, T], `IGNORED` where nothing is predicted; or what `targets_of` makes of that.
+        labels: [B, T], `IGNORED` where nothing is predicted; to know how much is, a GPU is waited for. Or `Targets`.
 
     Returns:
         Hidden states [N, E] and labels [N] of the predicted positions, in row order.
     """
-    places, tokens = labels if isinstance(labels, Targets) else targets_of(labels)
+    if isinstance(labels, Targets):
+        places, tokens = labels
+    else:
+        places = (labels.flatten() != IGNORED).nonzero(as_tuple=True)[0]
+        tokens = labels.flatten().index_select(0, places)
     # Not by indexing, whose backward pass sorts the places first: here none comes twice.
     return hidden_states.flatten(0, 1).index_select(0, places), tokens
 

@@ -1,19 +1,25 @@
 """What decides the shapes of a training step, found out on the host, so that no GPU is waited for.
 
-How many sequences a batch holds, and how many tokens it predicts, is written in its labels and positions. To read it
+How many sequences a batch holds, and how many tokens it predicts, is written in its positions and labels. To read it
 off a GPU is to wait until it has done all that it was given, and to have nothing ready for it then. So it is read
 while the batch is still on the CPU, and the model is given the answers: where sequences begin as the bounds of a line,
 labels as `Targets`. It computes the same numbers from them as from the batch.
+
+In numpy, and so on one thread: shared out over the many of a machine with a GPU, work as short as this takes longer,
+up to a tenth of a second where other processes want them too.
+
+Shapes: B batch, T positions, N predicted positions.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from .attention import packed_sequence_ids
-from .losses import Targets, next_tokens, targets_of
-from .variable_length import VARIABLE_LENGTH, sequence_bounds
+from .losses import IGNORED, Targets
+from .variable_length import VARIABLE_LENGTH
 
 
 def prepared(model: Any, batch: Mapping[str, torch.Tensor]) -> dict[str, Any]:
@@ -25,24 +31,35 @@ def prepared(model: Any, batch: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     """
     if getattr(model, "is_causal_head", None) is None or model.config._attn_implementation != VARIABLE_LENGTH:
         return dict(batch)
-    others = ("position_ids", "labels", "next_sentence_label")
-    inputs: dict[str, Any] = {name: values for name, values in batch.items() if name not in others}
-    positions, labels = batch["position_ids"], batch["labels"]
-    sequence_ids = packed_sequence_ids(positions, batch_size=len(labels))
-    # Without positions the model takes each row for one sequence.
-    if sequence_ids is not None or bool((positions[:, 0] != 0).any()):
-        inputs["position_ids"] = positions
-        rows, length = labels.shape
-        inputs["attention_mask"] = sequence_bounds(
-            rows, length, sequence_ids=sequence_ids, attention_mask=None, device=labels.device
-        )
+    found = ("position_ids", "labels", "next_sentence_label")
+    inputs: dict[str, Any] = {name: values for name, values in batch.items() if name not in found}
+    positions, labels = batch["position_ids"].numpy(), batch["labels"].numpy()
+    begins = np.ones(positions.shape, np.bool_)
+    begins[:, 1:] = np.diff(positions, axis=1) != 1
+    # A row that begins at 0 and goes on by one is what the model takes a row for that it is told nothing of.
+    if begins[:, 1:].any() or positions[:, 0].any():
+        inputs["position_ids"] = batch["position_ids"]
+        inputs["attention_mask"] = _bounds(begins)
     if model.is_causal_head:
-        inputs["shift_labels"] = targets_of(next_tokens(labels, sequence_ids))
+        following = np.full_like(labels, IGNORED)
+        following[:, :-1] = np.where(begins[:, 1:], IGNORED, labels[:, 1:])
+        inputs["shift_labels"] = _targets(following)
     else:
-        inputs["labels"] = targets_of(labels)
+        inputs["labels"] = _targets(labels)
     if "next_sentence_label" in batch:
-        inputs["next_sentence_label"] = targets_of(batch["next_sentence_label"])
+        inputs["next_sentence_label"] = _targets(batch["next_sentence_label"].numpy())
     return inputs
+
+
+def _bounds(begins: NDArray[np.bool_]) -> torch.Tensor:
+    """Say where sequences begin when all rows stand in one line, and where the last one ends, as `sequence_bounds`."""
+    return torch.from_numpy(np.append(np.flatnonzero(begins), begins.size).astype(np.int32))
+
+
+def _targets(labels: NDArray[np.int64]) -> Targets:
+    """Pick what is not `IGNORED` of labels [B, T]."""
+    places = np.flatnonzero(labels != IGNORED)
+    return Targets(torch.from_numpy(places), torch.from_numpy(labels.ravel()[places]))
 
 
 def on_device(inputs: Mapping[str, Any], device: torch.device) -> dict[str, Any]:

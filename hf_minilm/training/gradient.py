@@ -71,9 +71,12 @@ def sent(parts: list[Part], model: torch.nn.Module, accelerator: Accelerator) ->
 def count_labels(parts: list[Part]) -> tuple[int, int]:
     """Count the tokens to predict (causal labels already leave out each sequence's first) and the labelled pairs."""
     batches = [batch for part in parts for batch in part.batches]
-    tokens = sum(int((batch["labels"] != IGNORED).sum()) for batch in batches)
-    pairs = sum(int((batch["next_sentence_label"] != IGNORED).sum()) for batch in batches if has_pairs(batch))
-    return tokens, pairs
+    pairs = sum(_number_of(batch["next_sentence_label"]) for batch in batches if has_pairs(batch))
+    return sum(_number_of(batch["labels"]) for batch in batches), pairs
+
+
+def _number_of(labels: torch.Tensor) -> int:
+    return int(np.count_nonzero(labels.numpy() != IGNORED))  # on one thread, see `prepared_batch`
 
 
 def has_pairs(batch: Batch) -> bool:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hf_minilm import MiniLMForCausalLM, MiniLMForMaskedLM, MiniLMForPreTraining
-from hf_minilm.model.losses import Targets, targets_of
+from hf_minilm.model.losses import Targets
 from hf_minilm.model.prepared_batch import on_device, prepared
 
 PACKED = torch.tensor([[*range(5), *range(8)], [*range(9), *range(4)]])
@@ -56,9 +56,3 @@ def test_rows_of_one_sequence_need_neither_positions_nor_bounds(make_model, draw
     assert prepared(model, batch).keys() == {"input_ids", "labels"}
     later = prepared(model, batch | {"position_ids": WHOLE + 3})
     assert later["position_ids"].equal(WHOLE + 3)
-
-
-def test_targets_are_what_has_a_label():
-    places, tokens = targets_of(torch.tensor([[-100, 4, -100], [7, -100, 0]]))
-    assert places.tolist() == [1, 3, 5]
-    assert tokens.tolist() == [4, 7, 0]

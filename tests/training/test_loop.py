@@ -54,7 +54,7 @@ def poison(monkeypatch: pytest.MonkeyPatch):
             losses = add_up_gradient(model, parts, step=step, **arguments)
             if step in steps:
                 if loss_alone:
-                    losses[0]["loss"] = torch.tensor(value)
+                    losses[0]["loss"] = torch.full_like(losses[0]["loss"], value)
                 else:
                     next(each.grad for each in model.parameters() if each.grad is not None).flatten()[3] = value
             return losses
@@ -68,19 +68,29 @@ def weights(folder: Path, step: int) -> dict[str, torch.Tensor]:
     return load_file(folder / "checkpoints" / f"checkpoint-{step}" / "model.safetensors")
 
 
+def optimizer_state(folder: Path, step: int) -> list[bytes]:
+    checkpoint = folder / "checkpoints" / f"checkpoint-{step}"
+    scalars = json.loads((checkpoint / "optimizer.json").read_text(encoding="utf-8"))["scalars"]
+    return [(checkpoint / "optimizer.safetensors").read_bytes(), json.dumps(scalars).encode()]
+
+
 def are_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(first[name], second[name]) for name in first.keys() | second.keys())
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize(
     "kind", [{"value": math.nan}, {"value": -math.inf}, {"loss_alone": True}], ids=["nan", "infinite", "loss"]
 )
 def test_a_step_that_is_not_finite_moves_nothing_and_is_counted(
-    pretrain, poison, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: dict[str, Any]
+    pretrain, poison, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: dict[str, Any], device: str, optimizer
 ) -> None:
+    assert torch.cuda.is_available() == (device == "cuda")
     poison({3, 5}, **kind)
-    assert pretrain("run") == 0
+    assert pretrain("run", optimizer__name=optimizer) == 0
     folder = tmp_path / "run"
+    assert optimizer_state(folder, 3) == optimizer_state(folder, 4) != optimizer_state(folder, 5)
     assert are_equal(weights(folder, 3), weights(folder, 4))
     assert are_equal(weights(folder, 5), weights(folder, 6))
     assert not are_equal(weights(folder, 4), weights(folder, 5))
