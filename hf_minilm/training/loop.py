@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from ..data.objectives import Objective
 from ..data.order import RowKey, RowOrder, share
+from .batches_ahead import BatchesAhead, resolve_batch_processes
 from .checkpoint import TrainingState
 from .gradient import Losses, Part, add_up_gradient, count_labels, has_pairs, own_parts, sent
 from .metrics import MetricsLog
@@ -106,8 +107,12 @@ def train(training: Training, state: TrainingState) -> TrainingState:
     evaluations, saves = Interval(training.recipe.evaluation.every, state), Interval(settings.save_every, state)
     clock = time.monotonic() - state.seconds
     training.model.train()
-    with stop_signals() as received, progress_bar(training, state) as bar:
-        first_step, parts = state.step, make_parts(training, order, state.step)
+    with (
+        stop_signals() as received,
+        progress_bar(training, state) as bar,
+        batches_ahead(training, order, state.step) as batches,
+    ):
+        first_step, parts = state.step, next_parts(training, batches)
         while True:
             state = replace(state, seconds=time.monotonic() - clock)
             agreed = agree(training.processes, parts, seconds=state.seconds, signal_number=received.number)
@@ -132,7 +137,7 @@ def train(training: Training, state: TrainingState) -> TrainingState:
             )
             # A GPU is still computing, and the next step's batches are made meanwhile.
             begin = time.monotonic()
-            parts = make_parts(training, order, state.step + 1)
+            parts = next_parts(training, batches)
             if is_idle(training.accelerator.device):
                 bar.waited += time.monotonic() - begin
             norm, broken = move_weights(training, losses)
@@ -166,11 +171,20 @@ def agree(processes: Processes, parts: list[Part], *, seconds: float, signal_num
     return Agreed(float(predicted), float(sequences), float(everyones[0, 2]), int(everyones[:, 3].max()))
 
 
-def make_parts(training: Training, order: RowOrder, step: int) -> list[Part]:
-    """Make this process's parts of a step, and send them to its device."""
-    settings = training.recipe.training
-    parts = own_parts(training.objective, settings, training.processes, rows=order.rows(step), step=step)
-    return sent(parts, training.model, training.accelerator)
+def batches_ahead(training: Training, order: RowOrder, first_step: int) -> BatchesAhead:
+    """Begin to make this process's parts of the steps from one on."""
+    settings, number = training.recipe.training, training.processes.number
+    processes = resolve_batch_processes(settings.batch_processes, training.accelerator.device, num_processes=number)
+
+    def make(step: int) -> list[Part]:
+        return own_parts(training.objective, settings, training.processes, rows=order.rows(step), step=step)
+
+    return BatchesAhead(make, first_step=first_step, processes=processes)
+
+
+def next_parts(training: Training, batches: BatchesAhead) -> list[Part]:
+    """Give this process's parts of the next step, on its device."""
+    return sent(batches.next(), training.model, training.accelerator)
 
 
 def is_idle(device: torch.device) -> bool:

@@ -53,6 +53,7 @@ CHANGEABLE = (
         for name in (
             *("micro_batch_rows", "precision", "log_every", "save_every", "keep_last", "processes", "threads"),
             *("timeout", "most_skipped", "attention", "compile", "vocabulary_loss", "parallelism", "shard_over"),
+            "batch_processes",
         )
     )
     | {"data.cache_folder", "evaluation.translations", "evaluation.num_beams", "output.folder", "output.trackers"}

@@ -195,6 +195,13 @@ class TrainingSettings:
         least=1,
         most=4096,
     )
+    batch_processes: int | None = _setting(
+        None,
+        "Processes that make the batches of the steps to come; null is none on a CPU, and on a GPU up to 4, as cores "
+        "allow.",
+        least=0,
+        most=256,
+    )
     timeout: float = _setting(
         120.0,
         "Seconds after which a process that does not answer is given up; 600 in its first step.",
