@@ -73,4 +73,4 @@ def on_device(inputs: Mapping[str, Any], device: torch.device) -> dict[str, Any]
 def _sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     if device.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.contiguous().pin_memory().to(device, non_blocking=True)

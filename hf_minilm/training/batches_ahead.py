@@ -8,7 +8,9 @@ CPU computes, other processes would only take its cores.
 import contextlib
 import itertools
 import os
+import queue
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
@@ -19,7 +21,8 @@ from torch.utils.data import DataLoader, Dataset
 from .gradient import Part
 
 MOST_PROCESSES = 4
-_STEPS_AHEAD = 2  # of each process
+_STEPS_AHEAD = 2  # of each process, and received
+_SECONDS_TO_END = 0.05
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 MakeParts = Callable[[int], list[Part]]
@@ -28,6 +31,8 @@ MakeParts = Callable[[int], list[Part]]
 class BatchesAhead:
     """The parts of one step after the other; a context manager, which ends the processes.
 
+    A thread receives what the processes have made: that takes longer than a small model's step on a fast GPU.
+
     Args:
         make: Makes the parts of a step.
         first_step: The step to begin with.
@@ -35,24 +40,17 @@ class BatchesAhead:
     """
 
     def __init__(self, make: MakeParts, *, first_step: int, processes: int) -> None:
-        self.processes = processes
-        self._steps: Iterator[Any] = map(make, itertools.count(first_step))
-        if processes:
-            loader: DataLoader[Any] = DataLoader(
-                _BySteps(make),
-                batch_size=None,
-                sampler=itertools.count(first_step),
-                num_workers=processes,
-                prefetch_factor=_STEPS_AHEAD,
-                collate_fn=_as_it_is,
-                generator=torch.Generator(),  # from which it would draw otherwise is the run's own
-                multiprocessing_context="fork",  # nothing is to be copied, the mapped files least of all
-            )
-            with _blocked_stop_signals():
-                self._steps = iter(loader)
+        self.make, self.step, self.processes = make, first_step, processes
+        self._received: queue.Queue[list[Part] | Exception] = queue.Queue(maxsize=_STEPS_AHEAD)
+        self._ends = threading.Event()
+        self._receiver: threading.Thread | None = None
 
     def __enter__(self) -> Self:
-        """Give itself."""
+        """Start the processes."""
+        if self.processes:
+            steps = _made_elsewhere(self.make, first_step=self.step, processes=self.processes)
+            self._receiver = threading.Thread(target=self._receive, args=(steps,), name="hf_minilm batches")
+            self._receiver.start()
         return self
 
     def __exit__(
@@ -63,8 +61,12 @@ class BatchesAhead:
         Raises:
             ChildProcessError: If one of them has died.
         """
-        del self._steps
-        if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
+        self._ends.set()
+        while self._receiver is not None and self._receiver.is_alive():
+            with contextlib.suppress(queue.Empty):
+                self._received.get(timeout=_SECONDS_TO_END)  # the thread may wait for room
+        is_said = isinstance(error, RuntimeError) and "DataLoader worker" in str(error)
+        if self._receiver is not None and (is_said or isinstance(error, ConnectionError | EOFError)):
             raise ChildProcessError(
                 f"training.batch_processes ({self.processes}) must all live, and one of them died, as where memory is "
                 "short; start again with the same command, and with fewer if it is."
@@ -76,10 +78,46 @@ class BatchesAhead:
         Raises:
             Exception: That of making them.
         """
-        parts = next(self._steps)
+        if self._receiver is None:
+            parts: list[Part] | Exception = self.make(self.step)
+        else:
+            parts = self._received.get()
         if isinstance(parts, Exception):
             raise parts
+        self.step += 1
         return parts
+
+    def _receive(self, steps: Iterator[list[Part] | Exception]) -> None:
+        """Receive steps, or the error that there will be no more, until the run ends."""
+        received: list[Part] | Exception
+        while not self._ends.is_set():
+            try:
+                received = next(steps)
+            except Exception as error:  # raised where the step is asked for
+                received = error
+            self._received.put(received)
+            if isinstance(received, Exception):
+                return
+
+
+def _made_elsewhere(make: MakeParts, *, first_step: int, processes: int) -> Iterator[list[Part] | Exception]:
+    """Start processes that make steps; they end when nobody holds the iterator any more."""
+    loader: DataLoader[Any] = DataLoader(
+        _BySteps(make),
+        batch_size=None,
+        sampler=itertools.count(first_step),
+        num_workers=processes,
+        prefetch_factor=_STEPS_AHEAD,
+        collate_fn=_as_it_is,
+        generator=torch.Generator(),  # from which it would draw otherwise is the run's own
+        multiprocessing_context="fork",  # nothing is to be copied, the mapped files least of all
+    )
+    with _blocked_stop_signals():
+        before = signal.getsignal(signal.SIGCHLD)
+        steps = iter(loader)
+        # DataLoader's handler would raise wherever this process is; that one has died is seen where it is waited for.
+        signal.signal(signal.SIGCHLD, before)
+    return steps
 
 
 class _BySteps(Dataset[Any]):

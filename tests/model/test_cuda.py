@@ -89,10 +89,10 @@ def test_generation_is_that_of_a_cpu(make_model, draw_tokens, monkeypatch, decod
     prompt, mask = draw_tokens(3, 9), torch.ones(3, 9, dtype=torch.long)
     mask[0, :4] = 0
     sliding = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 6}
-    fields = {"bos_token_id": 1, "tie_word_embeddings": False, "position_embedding": scheme, **sliding}
+    fields = {"bos_token_id": 1, "tie_word_embeddings": False, "max_position_embeddings": 64, **sliding}
     texts = []
     for device in ("cpu", "cuda"):
-        model = make_model(MiniLMForCausalLM, attention="sdpa", **fields).to(device)
+        model = make_model(MiniLMForCausalLM, attention="sdpa", position_embedding=scheme, **fields).to(device)
         model.decoding = "plain" if device == "cpu" else decoding
         written = model.generate(
             (prompt * mask).to(device),
