@@ -16,9 +16,9 @@ from .work import EncodingWork, GenerationWork, Maker, ObjectiveName, PeerData, 
 MEMORY_SHAPE = {"vocab_size": 32_000, "rows": 64, "length": 256, "warmup_steps": 0, "steps": 2}
 """Rows and vocabulary at which the logits of a causal step take most of its memory."""
 GENERATION_BATCHES = (1, 16)
-_TRAINING_ROWS, _TRAINING_LENGTH = 16, 128
+# Enough tokens that a GPU is not kept waiting by its driver, in the memory that most have for a peer's logits.
+_TRAINING_ROWS, _TRAINING_LENGTH = {"cpu": 16, "cuda": 64}, {"cpu": 128, "cuda": 256}
 _STEPS = {"cpu": 12, "cuda": 150}
-# Enough tokens that a GPU is not kept waiting by its driver.
 _UTILISATION_ROWS, _UTILISATION_LENGTH = {"cpu": 16, "cuda": 64}, {"cpu": 128, "cuda": 1024}
 _OBJECTIVES: dict[ObjectiveName, dict[str, tuple[Maker, PeerData]]] = {
     "masked_next_sentence": {"bert": ("bert", "pairs")},
@@ -118,8 +118,8 @@ def _shape(settings: BenchSettings, machine: Machine) -> dict[str, Any]:
     return {
         "size": settings.size,
         "vocab_size": settings.vocabulary,
-        "rows": settings.rows or _TRAINING_ROWS,
-        "length": settings.length or _TRAINING_LENGTH,
+        "rows": settings.rows or _TRAINING_ROWS[machine.device],
+        "length": settings.length or _TRAINING_LENGTH[machine.device],
         "warmup_steps": warmup_steps,
         "steps": max(steps // warmup_steps, 1) * warmup_steps,
     }

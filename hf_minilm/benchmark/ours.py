@@ -91,7 +91,7 @@ def train_ours(work: TrainingWork, folder: WorkingFolder, device: torch.device) 
             steps=work.steps,
             pad_token_id=training.bare_model.config.pad_token_id,
         )
-        training.optimizer.optimizer.register_step_post_hook(lambda *_: stopwatch.step_ends())
+        training.optimizer.zero_grad = _followed_by(training.optimizer.zero_grad, stopwatch.step_ends)
         training.model = Watched(training.model, stopwatch.batch_arrives)
         train(training, state)
         figures = stopwatch.figures(parts)
@@ -112,6 +112,16 @@ def _prepare(work: TrainingWork, folder: WorkingFolder, run_folder: Path) -> tup
     )
     # The last step of a run is evaluated and saved, which is none of the steps.
     return replace(training, metrics=None, evaluate=lambda: {"held_out_loss": 0.0}, save=lambda _: None), state
+
+
+def _followed_by(clear: Callable[[], None], ends: Callable[[], None]) -> Callable[[], None]:
+    """Say that a step ends where its gradient is cleared: a GPU is told to move the weights, and then waited for."""
+
+    def clear_and_end() -> None:
+        clear()
+        ends()
+
+    return clear_and_end
 
 
 class Watched(nn.Module):
