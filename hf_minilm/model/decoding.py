@@ -41,7 +41,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from .attention import Attention, ResidualProjection, written_out_attention
 from .decoding_on_gpu import RecordedStep
 from .layers import Embeddings, FeedForward, Layer
-from .positions import PositionScheme, RotaryPositions, Rotation, SinusoidalPositions
+from .positions import POSITION_SCHEMES, PositionScheme, RotaryPositions, Rotation, SinusoidalPositions
 
 DECODINGS = ("auto", "fast", "plain")
 """What `FastGenerationMixin.decoding` may be: the way of this file where it applies and pays, this way or an error, or
@@ -533,6 +533,8 @@ def _obstacle_in_the_model(model: Any, device: torch.device) -> str | None:
         f"attention is {kernel}": function not in (written_out_attention, sdpa_attention_forward),
         "the position scheme has a bias for each layer": type(backbone.positions).score_bias
         is not PositionScheme.score_bias,
+        "the position scheme is not known to let itself be recorded": device.type == "cuda"
+        and type(backbone.positions) not in POSITION_SCHEMES.values(),
         "the head has more than a projection": type(model.transform) is not nn.Identity,
     }
     at_large = next((what for what, is_there in found.items() if is_there), None)

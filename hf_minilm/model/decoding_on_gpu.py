@@ -98,7 +98,7 @@ class RecordedStep:
         types = model_kwargs.get("token_type_ids")
         self.inputs = {} if types is None else {"token_type_ids": types[:, -1:].clone()}
         mask = model_kwargs.get("attention_mask")
-        self.hidden = None if mask is None or bool(mask.all()) else mask == 0  # [B, at least up to the next token]
+        self.padding = None if mask is None or bool(mask.all()) else mask == 0  # [B, up to the next token]
         self.graph: torch.cuda.CUDAGraph | None = None
         self.logits: torch.Tensor | None = None
 
@@ -151,9 +151,9 @@ class RecordedStep:
         """Say by layer type which places the next token looks at, boolean [B, 1, 1, C]."""
         places = torch.arange(self.room.size, device=self.place.device)
         written = (places <= self.place)[None, None, None]
-        if self.hidden is not None:
-            missing = self.room.size - self.hidden.shape[1]
-            written = written & ~nn.functional.pad(self.hidden, (0, missing))[:, None, None, : self.room.size]
+        if self.padding is not None:
+            padding = nn.functional.pad(self.padding, (0, self.room.size - self.padding.shape[1]))
+            written = written & ~padding[:, None, None]
         written = written.expand(len(self.tokens), -1, -1, -1)
         return {kind: written & _in_window(places, self.place, at) for kind, at in self.attentions.items()}
 

@@ -56,26 +56,17 @@ class BatchesAhead:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """End the processes.
-
-        Raises:
-            ChildProcessError: If one of them has died.
-        """
+        """End the processes."""
         self._ends.set()
         while self._receiver is not None and self._receiver.is_alive():
             with contextlib.suppress(queue.Empty):
                 self._received.get(timeout=_SECONDS_TO_END)  # the thread may wait for room
-        is_said = isinstance(error, RuntimeError) and "DataLoader worker" in str(error)
-        if self._receiver is not None and (is_said or isinstance(error, ConnectionError | EOFError)):
-            raise ChildProcessError(
-                f"training.batch_processes ({self.processes}) must all live, and one of them died, as where memory is "
-                "short; start again with the same command, and with fewer if it is."
-            ) from error
 
     def next(self) -> list[Part]:
         """Give the parts of the next step.
 
         Raises:
+            ChildProcessError: If a process that makes them has died.
             Exception: That of making them.
         """
         if self._receiver is None:
@@ -93,8 +84,12 @@ class BatchesAhead:
         while not self._ends.is_set():
             try:
                 received = next(steps)
-            except Exception as error:  # raised where the step is asked for
-                received = error
+            except Exception as error:  # not of making a step, which is received like one
+                received = ChildProcessError(
+                    f"training.batch_processes ({self.processes}) must all live, and one of them died, as where memory "
+                    "is short; start again with the same command, and with fewer if it is."
+                )
+                received.__cause__ = error
             self._received.put(received)
             if isinstance(received, Exception):
                 return
@@ -116,7 +111,7 @@ def _made_elsewhere(make: MakeParts, *, first_step: int, processes: int) -> Iter
         before = signal.getsignal(signal.SIGCHLD)
         steps = iter(loader)
         # DataLoader's handler would raise wherever this process is; that one has died is seen where it is waited for.
-        signal.signal(signal.SIGCHLD, before)
+        signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
     return steps
 
 
