@@ -3,8 +3,9 @@
 A mask over a row of T tokens costs T^2 scores a row, most of which lie across packed sequences, or on padding, and are
 thrown away. What is here is told where sequences begin and never looks across: a sequence of length L costs L^2. On
 CUDA by a kernel that torch ships (FlashAttention, Dao 2023, arXiv:2307.08691), or where every row is one sequence by
-cuDNN's, which needs two thirds of its time; on a CPU by taking sequences of about the same length together. And a batch of padded texts is brought into such a line before the first layer and back after
-the last, so that padding costs nothing anywhere. It knows self-attention without a cache, and no position bias.
+cuDNN's, which needs two thirds of its time; on a CPU by taking sequences of about the same length together. And a
+batch of padded texts is brought into such a line before the first layer and back after the last, so that padding costs
+nothing anywhere. It knows self-attention without a cache, and no position bias.
 
 Shapes: B batch, H query heads, K key and value heads, T positions, D head size, L tokens of the line, N sequences.
 """
