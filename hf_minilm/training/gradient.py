@@ -20,7 +20,7 @@ from accelerate import Accelerator
 from ..data.objectives import Batch, Objective
 from ..data.order import RowKey, share
 from ..data.sequences import IGNORED
-from ..model.prepared_batch import on_device, prepared
+from .prepared_batch import on_device, prepared
 from .processes import Processes
 from .recipe import TrainingSettings
 

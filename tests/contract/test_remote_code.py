@@ -24,6 +24,7 @@ MODEL_FILES = {
         "attention",
         "configuration_minilm",
         "decoding",
+        "decoding_on_gpu",
         "input_checks",
         "layers",
         "losses",

@@ -7,7 +7,7 @@ from hf_minilm import MiniLMForCausalLM, MiniLMForConditionalGeneration, MiniLMF
 from hf_minilm.model import decoding_on_gpu
 from hf_minilm.model.decoding import DECODINGS
 from hf_minilm.model.positions import POSITION_SCHEMES
-from hf_minilm.model.prepared_batch import on_device, prepared
+from hf_minilm.training.prepared_batch import on_device, prepared
 
 pytestmark = pytest.mark.gpu
 

@@ -3,12 +3,22 @@
 import pytest
 import torch
 
-from hf_minilm import MiniLMForCausalLM, MiniLMForMaskedLM, MiniLMForPreTraining
+from hf_minilm import MiniLMConfig, MiniLMForCausalLM, MiniLMForMaskedLM, MiniLMForPreTraining
 from hf_minilm.model.losses import Targets
-from hf_minilm.model.prepared_batch import on_device, prepared
+from hf_minilm.training.prepared_batch import on_device, prepared
 
 PACKED = torch.tensor([[*range(5), *range(8)], [*range(9), *range(4)]])
 WHOLE = torch.arange(13).expand(2, -1)
+
+
+def make_model(model_class, *, attention):
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 61, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    return model_class._from_config(MiniLMConfig(**sizes), attn_implementation=attention)
+
+
+def draw_tokens():
+    return torch.randint(5, 61, (2, 13), generator=torch.Generator().manual_seed(0))
 
 
 def batch_for(model_class, input_ids, positions):
@@ -24,11 +34,9 @@ def batch_for(model_class, input_ids, positions):
 @pytest.mark.parametrize("positions", [PACKED, WHOLE], ids=["packed", "whole"])
 @pytest.mark.parametrize("attention", ["minilm_varlen", "sdpa"])
 @pytest.mark.parametrize("model_class", [MiniLMForCausalLM, MiniLMForMaskedLM, MiniLMForPreTraining])
-def test_losses_and_gradients_are_those_of_the_batch_to_the_bit(
-    make_model, draw_tokens, model_class, attention, positions
-):
+def test_losses_and_gradients_are_those_of_the_batch_to_the_bit(model_class, attention, positions):
     model = make_model(model_class, attention=attention).train()
-    batch = batch_for(model_class, draw_tokens(2, 13), positions)
+    batch = batch_for(model_class, draw_tokens(), positions)
     counts = {"num_items_in_batch": 7.0}
     if model_class is MiniLMForPreTraining:
         counts["num_sequences_in_batch"] = 3.0
@@ -41,8 +49,8 @@ def test_losses_and_gradients_are_those_of_the_batch_to_the_bit(
     assert all(torch.equal(expected, found) for expected, found in zip(*results, strict=True))
 
 
-def test_nothing_is_left_to_be_looked_for(make_model, draw_tokens):
-    batch = batch_for(MiniLMForPreTraining, draw_tokens(2, 13), PACKED)
+def test_nothing_is_left_to_be_looked_for():
+    batch = batch_for(MiniLMForPreTraining, draw_tokens(), PACKED)
     inputs = prepared(make_model(MiniLMForPreTraining, attention="minilm_varlen"), batch)
     assert inputs["attention_mask"].tolist() == [0, 5, 13, 22, 26]
     assert isinstance(inputs["labels"], Targets)
@@ -50,8 +58,8 @@ def test_nothing_is_left_to_be_looked_for(make_model, draw_tokens):
     assert inputs["next_sentence_label"].places.tolist() == [0, 5, 13, 22]
 
 
-def test_rows_of_one_sequence_need_neither_positions_nor_bounds(make_model, draw_tokens):
-    batch = batch_for(MiniLMForMaskedLM, draw_tokens(2, 13), WHOLE)
+def test_rows_of_one_sequence_need_neither_positions_nor_bounds():
+    batch = batch_for(MiniLMForMaskedLM, draw_tokens(), WHOLE)
     model = make_model(MiniLMForMaskedLM, attention="minilm_varlen")
     assert prepared(model, batch).keys() == {"input_ids", "labels"}
     later = prepared(model, batch | {"position_ids": WHOLE + 3})

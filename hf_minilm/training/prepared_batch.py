@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .losses import IGNORED, Targets
-from .variable_length import VARIABLE_LENGTH
+from ..model.losses import IGNORED, Targets
+from ..model.variable_length import VARIABLE_LENGTH
 
 
 def prepared(model: Any, batch: Mapping[str, torch.Tensor]) -> dict[str, Any]:
