@@ -1,9 +1,10 @@
 """Muon for the matrices of the layers and AdamW for all else, as one optimizer.
 
 Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) steps along the nearest orthogonal matrix to the
-momentum of a gradient, found by five Newton-Schulz iterations in bfloat16. The update is `torch.optim.Muon`'s own,
-with Nesterov momentum and the factor 0.2 sqrt(max(rows, columns)) of Moonlight (Liu et al. 2025, arXiv:2502.16982,
-section 2.2): the update's root mean square is then about AdamW's, so that one learning rate and one decay serve both.
+momentum of a gradient, found by five Newton-Schulz iterations in bfloat16, or in float32 on a CPU without a kernel for
+that. The update is `torch.optim.Muon`'s own, with Nesterov momentum and the factor 0.2 sqrt(max(rows, columns)) of
+Moonlight (Liu et al. 2025, arXiv:2502.16982, section 2.2): the update's root mean square is then about AdamW's, so that
+one learning rate and one decay serve both.
 
 Which parameters Muon takes. Jordan: those of the hidden layers; embeddings, the output layer, gains and biases go to
 AdamW, the first two even though they are matrices. Moonlight: matrices, but for embeddings and language-model head.

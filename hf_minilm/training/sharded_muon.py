@@ -2,8 +2,8 @@
 
 Newton-Schulz iterations need a whole matrix, and all else in Muon's step is done number by number. So each process
 moves its rows of every momentum, sends them to the process that a matrix falls to, and gets its rows of the result
-back: two exchanges a step, in bfloat16, the type of the iterations. The matrices are dealt out by the work that they
-make, and no process orthogonalises one that another does. The numbers are those of `torch.optim.Muon`.
+back: two exchanges a step, in the type of the iterations. The matrices are dealt out by the work that they make, and no
+process orthogonalises one that another does. The numbers are those of `torch.optim.Muon`.
 
 Shapes: a matrix is R x C, and a process holds ceil(R / processes) rows of it, the last ones fewer or none.
 """

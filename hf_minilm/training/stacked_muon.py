@@ -5,6 +5,7 @@ small matrices is divided anew, and all wait for the last one, which takes longe
 each thread takes whole matrices. A GPU is asked for one product where it was asked for many.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -35,18 +36,30 @@ class StackedMuon(torch.optim.Muon):
             own.add_(update, alpha=-_adjust_lr(rate, group["adjust_lr_fn"], matrix.shape))
 
     def _wish(self, matrix: torch.Tensor, momentum: float, *, nesterov: bool) -> torch.Tensor:
-        """Move the momentum, and give this process's rows of what is to be orthogonalised, in bfloat16."""
+        """Move the momentum, and give this process's rows of what is to be orthogonalised, as it is multiplied."""
         state, gradient = self.state[matrix], matrix.grad
         assert gradient is not None
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(gradient)
         rows, own = _local(state["momentum_buffer"]), _local(gradient)
         rows.lerp_(own, 1 - momentum)
-        return (own.lerp(rows, momentum) if nesterov else rows).bfloat16()
+        return (own.lerp(rows, momentum) if nesterov else rows).to(product_dtype(matrix.device.type))
 
     def _orthogonal(self, wishes: dict[torch.Tensor, torch.Tensor], group: dict[str, Any]) -> list[torch.Tensor]:
         """Give this process's rows of the orthogonal matrix for each matrix, from those of what it wishes."""
         return newton_schulz(list(wishes.values()), group)
+
+
+@functools.cache
+def product_dtype(device_type: str) -> torch.dtype:
+    """Give the type of the iterations' products: torch's, bfloat16, but float32 on a CPU without a kernel for that.
+
+    There a step of 28 matrices of 4 layers of width 128 takes seconds in bfloat16: a number after the other.
+    """
+    if device_type != "cpu":
+        return torch.bfloat16
+    has_kernel = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported")
+    return torch.bfloat16 if has_kernel and torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
 
 
 def _local(matrix: torch.Tensor) -> torch.Tensor:
@@ -59,7 +72,7 @@ def newton_schulz(matrices: Sequence[torch.Tensor], group: dict[str, Any]) -> li
     X <- a X + (b G + c G G) X with G = X X^T, from X divided by its norm, on whichever side is shorter.
 
     Args:
-        matrices: [rows, columns] each, of any shapes, in bfloat16.
+        matrices: [rows, columns] each, of any shapes and of one type.
         group: Muon's, with `ns_coefficients` (a, b, c), `ns_steps` and `eps`, the least norm.
 
     Returns:

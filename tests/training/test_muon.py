@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from hf_minilm import MiniLMConfig, MiniLMForCausalLM, MiniLMForConditionalGeneration, MiniLMForMaskedLM
 from hf_minilm.data.world import World
 from hf_minilm.model.configuration_minilm_seq2seq import MiniLMSeq2SeqConfig
-from hf_minilm.training import loop
+from hf_minilm.training import loop, stacked_muon
 from hf_minilm.training.muon import MUON_GROUP, layer_matrices
 from hf_minilm.training.optimizer import build_optimizer, parameter_groups, set_learning_rate
 from hf_minilm.training.pretrain import pretrain
@@ -109,7 +109,10 @@ def test_a_projection_that_is_tied_to_an_embedding_is_an_embedding() -> None:
 
 
 @pytest.mark.parametrize("build", [masked, causal, encoder_decoder])
-def test_the_steps_are_those_of_torchs_muon_and_torchs_adamw_each_on_its_own_parameters(build: Any) -> None:
+def test_the_steps_are_those_of_torchs_muon_and_torchs_adamw_each_on_its_own_parameters(
+    build: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stacked_muon, "product_dtype", lambda _: torch.bfloat16)
     model = build().eval()
     twin = copy.deepcopy(model)
     optimizer = build_optimizer(model, SETTINGS)
@@ -124,6 +127,31 @@ def test_the_steps_are_those_of_torchs_muon_and_torchs_adamw_each_on_its_own_par
             each.step()
             each.zero_grad()
     assert_same_weights(model, twin)
+
+
+def test_a_cpu_without_products_in_bfloat16_orthogonalises_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = []
+    for dtype in (torch.bfloat16, torch.float32):
+        monkeypatch.setattr(stacked_muon, "product_dtype", lambda _, dtype=dtype: dtype)
+        torch.manual_seed(0)
+        matrix = nn.Parameter(torch.zeros(48, 64))
+        matrix.grad = torch.randn(48, 64)
+        stacked_muon.StackedMuon([matrix], lr=1.0).step()
+        steps.append(matrix.detach())
+    rounded, exact = steps
+    assert not torch.equal(rounded, exact)
+    assert (rounded - exact).norm() < 0.03 * exact.norm()
+
+
+def test_the_type_of_the_products_is_torchs_wherever_it_has_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    for has_kernel, expected in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda has=has_kernel: has, raising=False)
+        stacked_muon.product_dtype.cache_clear()
+        available = torch.backends.mkldnn.is_available()
+        assert stacked_muon.product_dtype("cpu") == (expected if available else torch.float32)
+        assert stacked_muon.product_dtype("cuda") == torch.bfloat16
+    monkeypatch.undo()
+    stacked_muon.product_dtype.cache_clear()
 
 
 @pytest.mark.parametrize("largest", [1, 2 * 48 * 64, 2**20], ids=["one by one", "two", "all"])
