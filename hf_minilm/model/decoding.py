@@ -39,7 +39,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .attention import Attention, ResidualProjection, written_out_attention
-from .decoding_on_gpu import RecordedStep
+from .decoding_on_gpu import SPARE_TOKENS, RecordedStep, first_room
 from .layers import Embeddings, FeedForward, Layer
 from .positions import POSITION_SCHEMES, PositionScheme, RotaryPositions, Rotation, SinusoidalPositions
 
@@ -53,8 +53,6 @@ On a GPU it is the recording of a step."""
 
 _ROWS = 16
 """For how many rows matrices are laid out: as fast for 1 and for 64 as a layout for these."""
-_SPARE_TOKENS = 256
-"""For how many more tokens there is room at first."""
 _TOKENS_AHEAD = 32
 """For how many tokens positions are told at once."""
 _BLOCK, _FEW_SCORES = 256, 100_000
@@ -285,7 +283,7 @@ class Seen:
         if self.padding is not None:
             missing = place + 1 - self.padding.shape[1]
             if missing > 0:
-                self.padding = nn.functional.pad(self.padding, (0, max(missing, _SPARE_TOKENS)))
+                self.padding = nn.functional.pad(self.padding, (0, max(missing, SPARE_TOKENS)))
             padding = self.padding[:, None, None, first : place + 1]
         if bias is None or padding is None:
             return first, padding if bias is None else bias
@@ -376,7 +374,7 @@ class DecodingStep:
         self.place = cast(int, cache.get_seq_length())
         self.positions = Positions(backbone.positions, model_kwargs["position_ids"][:, -1:], layers)
         self.types = self._types(model_kwargs.get("token_type_ids"))
-        room = self.place + min(_SPARE_TOKENS, _SPARE_TOKENS if longest is None else max(longest - self.place, 1))
+        room = first_room(self.place, longest)
         self.layers: list[FastLayer] = []
         self.seen: dict[str, Seen] = {}
         for layer in layers:

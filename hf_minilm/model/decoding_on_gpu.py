@@ -21,8 +21,13 @@ from torch import nn
 from .attention import Attention
 from .layers import Layer
 
-_SPARE_TOKENS = 256
+SPARE_TOKENS = 256
 """For how many more tokens there is room at first."""
+
+
+def first_room(end: int, longest: int | None) -> int:
+    """Say for how many tokens to make room at first, those up to an end included; longest is what a text may have."""
+    return end + min(SPARE_TOKENS, SPARE_TOKENS if longest is None else max(longest - end, 1))
 
 
 class Room:
@@ -88,9 +93,8 @@ class RecordedStep:
         cache, position_ids = model_kwargs["past_key_values"], model_kwargs["position_ids"][:, -1:]
         layers, device = [cast(Layer, layer) for layer in model.model.layers], position_ids.device
         self.model, self.end = model, int(cache.get_seq_length())
-        room = self.end + min(_SPARE_TOKENS, _SPARE_TOKENS if longest is None else max(longest - self.end, 1))
         self.place = torch.tensor([self.end], device=device)
-        self.room = Room(cache, layers, place=self.place, size=room)
+        self.room = Room(cache, layers, place=self.place, size=first_room(self.end, longest))
         self.attentions = {layer.layer_type: layer.attention for layer in layers}
         self.position_ids = position_ids.clone()
         self.told_positions = position_ids.cpu()  # where a scheme can look whether it knows them

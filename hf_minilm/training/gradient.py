@@ -60,10 +60,13 @@ def own_parts(
 
 def sent(parts: list[Part], model: torch.nn.Module, accelerator: Accelerator) -> list[Part]:
     """Send parts that are not yet there to the device; to a GPU what a step has to know of them, see `prepared`."""
-    bare, device = accelerator.unwrap_model(model), accelerator.device
+    if all(part.inputs for part in parts):
+        return parts
+    device = accelerator.device
+    bare = accelerator.unwrap_model(model) if device.type == "cuda" else None
 
     def as_taken(batch: Batch) -> dict[str, Any]:
-        return on_device(prepared(bare, batch) if device.type == "cuda" else batch, device)
+        return on_device(batch if bare is None else prepared(bare, batch), device)
 
     return [part if part.inputs else replace(part, inputs=[*map(as_taken, part.batches)]) for part in parts]
 

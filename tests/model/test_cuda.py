@@ -85,7 +85,7 @@ def test_bfloat16_autocast_stays_near_float32(make_model, draw_tokens):
 @pytest.mark.parametrize("decoding", DECODINGS)
 @torch.no_grad()
 def test_generation_is_that_of_a_cpu(make_model, draw_tokens, monkeypatch, decoding, scheme):
-    monkeypatch.setattr(decoding_on_gpu, "_SPARE_TOKENS", 8)  # recorded anew twice
+    monkeypatch.setattr(decoding_on_gpu, "SPARE_TOKENS", 8)  # recorded anew twice
     prompt, mask = draw_tokens(3, 9), torch.ones(3, 9, dtype=torch.long)
     mask[0, :4] = 0
     sliding = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 6}

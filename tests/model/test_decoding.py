@@ -121,7 +121,7 @@ def test_every_scheme_writes_what_transformers_loop_writes(decoder, padded, draw
 @pytest.mark.parametrize("name", ARCHITECTURES)
 @torch.no_grad()
 def test_logits_of_every_step_are_those_of_the_model(decoder, padded, draw_tokens, monkeypatch, name, build_step):
-    monkeypatch.setattr(decoding_on_gpu, "_SPARE_TOKENS", 3)
+    monkeypatch.setattr(decoding_on_gpu, "SPARE_TOKENS", 3)
     model = decoder(**ARCHITECTURES[name])
     for tokens, mask in ((draw_tokens(2, 20, seed=5), None), (draw_tokens(3, 20), padded["attention_mask"])):
         cache, length = DynamicCache(config=model.config), 9
