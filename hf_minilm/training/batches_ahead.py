@@ -3,27 +3,28 @@
 A batch is a pure function of the step, so that whoever makes it makes the same one. A GPU trains a small model on a
 batch in less time than it takes to make it, and beside what a step launches there is little time left for it. Where a
 CPU computes, other processes would only take its cores.
+
+The processes take the steps in turn, and each has a pipe of its own, in which the numbers of a step wait until they are
+asked for. torch's way, a file for each tensor, runs out of files where a step has many micro-batches.
 """
 
-import contextlib
 import itertools
+import multiprocessing
 import os
-import queue
 import signal
-import threading
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterable
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkProcess
 from types import TracebackType
 from typing import Any, Self
 
 import torch
-from torch.utils.data import DataLoader, Dataset
 
 from .gradient import Part
+from .processes import end_with_parent
 
 MOST_PROCESSES = 4
-_STEPS_AHEAD = 2  # of each process, and received
-_SECONDS_TO_END = 0.05
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 MakeParts = Callable[[int], list[Part]]
 
@@ -31,36 +32,40 @@ MakeParts = Callable[[int], list[Part]]
 class BatchesAhead:
     """The parts of one step after the other; a context manager, which ends the processes.
 
-    A thread receives what the processes have made: that takes longer than a small model's step on a fast GPU.
-
     Args:
         make: Makes the parts of a step.
         first_step: The step to begin with.
-        processes: How many make them beforehand; 0: they are made when they are asked for.
+        processes: How many make them beforehand, each one step ahead; 0: they are made when they are asked for.
     """
 
     def __init__(self, make: MakeParts, *, first_step: int, processes: int) -> None:
         self.make, self.step, self.processes = make, first_step, processes
-        self._received: queue.Queue[list[Part] | Exception] = queue.Queue(maxsize=_STEPS_AHEAD)
-        self._ends = threading.Event()
-        self._receiver: threading.Thread | None = None
+        self._makers: list[tuple[ForkProcess, Connection]] = []
 
     def __enter__(self) -> Self:
-        """Start the processes."""
-        if self.processes:
-            steps = _made_elsewhere(self.make, first_step=self.step, processes=self.processes)
-            self._receiver = threading.Thread(target=self._receive, args=(steps,), name="hf_minilm batches")
-            self._receiver.start()
+        """Start the processes, as forks: nothing is to be copied, the mapped files least of all."""
+        context = multiprocessing.get_context("fork")
+        for first in range(self.step, self.step + self.processes):
+            receiving, sending = context.Pipe(duplex=False)
+            steps = itertools.count(first, self.processes)
+            process = context.Process(target=_make_steps, args=(self.make, steps, sending, os.getpid()))
+            with warnings.catch_warnings():
+                # Python warns of forks beside threads, whose locks stay locked there; to make batches needs none.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                process.start()
+            sending.close()  # so that the pipe ends with the process
+            self._makers.append((process, receiving))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """End the processes."""
-        self._ends.set()
-        while self._receiver is not None and self._receiver.is_alive():
-            with contextlib.suppress(queue.Empty):
-                self._received.get(timeout=_SECONDS_TO_END)  # the thread may wait for room
+        for process, receiving in self._makers:
+            process.kill()
+            process.join()
+            receiving.close()
+        self._makers = []
 
     def next(self) -> list[Part]:
         """Give the parts of the next step.
@@ -69,77 +74,43 @@ class BatchesAhead:
             ChildProcessError: If a process that makes them has died.
             Exception: That of making them.
         """
-        if self._receiver is None:
-            parts: list[Part] | Exception = self.make(self.step)
-        else:
-            parts = self._received.get()
-        if isinstance(parts, Exception):
-            raise parts
+        parts = self._received() if self._makers else self.make(self.step)
         self.step += 1
         return parts
 
-    def _receive(self, steps: Iterator[list[Part] | Exception]) -> None:
-        """Receive steps, or the error that there will be no more, until the run ends."""
-        received: list[Part] | Exception
-        while not self._ends.is_set():
-            try:
-                received = next(steps)
-            except Exception as error:  # not of making a step, which is received like one
-                received = ChildProcessError(
-                    f"training.batch_processes ({self.processes}) must all live, and one of them died, as where memory "
-                    "is short; start again with the same command, and with fewer if it is."
-                )
-                received.__cause__ = error
-            self._received.put(received)
-            if isinstance(received, Exception):
-                return
-
-
-def _made_elsewhere(make: MakeParts, *, first_step: int, processes: int) -> Iterator[list[Part] | Exception]:
-    """Start processes that make steps; they end when nobody holds the iterator any more."""
-    loader: DataLoader[Any] = DataLoader(
-        _BySteps(make),
-        batch_size=None,
-        sampler=itertools.count(first_step),
-        num_workers=processes,
-        prefetch_factor=_STEPS_AHEAD,
-        collate_fn=_as_it_is,
-        generator=torch.Generator(),  # from which it would draw otherwise is the run's own
-        multiprocessing_context="fork",  # nothing is to be copied, the mapped files least of all
-    )
-    with _blocked_stop_signals():
-        before = signal.getsignal(signal.SIGCHLD)
-        steps = iter(loader)
-        # DataLoader's handler would raise wherever this process is; that one has died is seen where it is waited for.
-        signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
-    return steps
-
-
-class _BySteps(Dataset[Any]):
-    """What is made of a step's number, or the error of it: DataLoader would change what that says."""
-
-    def __init__(self, make: MakeParts) -> None:
-        self.make = make
-
-    def __getitem__(self, step: int) -> list[Part] | Exception:
+    def _received(self) -> list[Part]:
+        _, receiving = self._makers[0]
         try:
-            return self.make(step)
+            received = receiving.recv()
+        except (EOFError, OSError) as error:
+            raise ChildProcessError(
+                f"training.batch_processes ({self.processes}) must all live, and one of them died, as where memory is "
+                "short; start again with the same command, and with fewer if it is."
+            ) from error
+        if isinstance(received, Exception):
+            raise received
+        self._makers.append(self._makers.pop(0))
+        return [Part(number, [_map(torch.from_numpy, batch) for batch in batches]) for number, batches in received]
+
+
+def _make_steps(make: MakeParts, steps: Iterable[int], sending: Connection, parent: int) -> None:
+    """Make steps in a process of its own, one after the other, until it is killed."""
+    # A run gets the same signals, and stops its processes when it has done its step.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    end_with_parent(parent)
+    torch.set_num_threads(1)  # those of the parent are not here
+    for step in steps:
+        made: Any
+        try:
+            made = [(part.number, [_map(torch.Tensor.numpy, batch) for batch in part.batches]) for part in make(step)]
         except Exception as error:  # raised where it is received
-            return error
+            made = error
+        sending.send(made)
 
 
-def _as_it_is(parts: Any) -> Any:
-    return parts
-
-
-@contextlib.contextmanager
-def _blocked_stop_signals() -> Iterator[None]:
-    """Have processes that are started here never see the signals by which a run, which gets the same, stops them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+def _map(change: Callable[[Any], Any], batch: dict[str, Any]) -> dict[str, Any]:
+    return {name: change(values) for name, values in batch.items()}
 
 
 def resolve_batch_processes(wish: int | None, device: torch.device, *, num_processes: int) -> int:
@@ -154,4 +125,9 @@ def resolve_batch_processes(wish: int | None, device: torch.device, *, num_proce
         return wish
     if device.type == "cpu" or os.name != "posix":
         return 0
-    return max(0, min(MOST_PROCESSES, (os.cpu_count() or 1) // num_processes - 1))
+    return max(0, min(MOST_PROCESSES, _cores() // num_processes - 1))
+
+
+def _cores() -> int:
+    """Count the cores that this process may use, where the system says."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

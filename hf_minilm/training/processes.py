@@ -92,6 +92,17 @@ class Processes:
         torch.distributed.all_gather(everyones, padded, group=self._prompt)
         return [theirs[:count] for theirs, count in zip(everyones, counts, strict=True)]
 
+    def refuse_unlike(self, what: str, number: float, *, advice: str) -> None:
+        """Make sure that all processes have found the same number, each by itself.
+
+        Raises:
+            ValueError: If they have not, with everyone's.
+        """
+        everyones = self.gather([number])[:, 0].tolist()
+        if len(set(everyones)) > 1:
+            listed = ", ".join(f"{each:g} on process {index}" for index, each in enumerate(everyones))
+            raise ValueError(f"{what} ({listed}) must be the same on all processes; {advice}.")
+
     def wait(self) -> None:
         """Wait until all have come here, for hours if need be."""
         if self.number > 1:
@@ -172,8 +183,24 @@ def end_with_launcher() -> None:
 
     It gets SIGTERM, as from a user, and saves. Nothing happens without a launcher, or where there is no such call.
     """
-    if "TORCHELASTIC_RUN_ID" in os.environ and sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PARENT_DEATH_SIGNAL, signal.SIGTERM)
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        _ask_for_signal_of_parents_death(signal.SIGTERM)
+
+
+def end_with_parent(parent: int) -> None:
+    """Ask the kernel to kill this process, which another one forked, when that dies, where there is such a call.
+
+    Args:
+        parent: The number of the other one, which may be dead already.
+    """
+    _ask_for_signal_of_parents_death(signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _ask_for_signal_of_parents_death(number: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PARENT_DEATH_SIGNAL, number)
 
 
 def end_process(code: int) -> None:

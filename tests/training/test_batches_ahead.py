@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import time
 from pathlib import Path
@@ -20,6 +21,10 @@ def parts_of(step: int) -> list[Part]:
     if step == 9:
         raise ValueError("step (9) must not be made; stop before it.")
     return [Part(0, [{"input_ids": torch.arange(step, step + 5), "made_by": torch.tensor(os.getpid())}])]
+
+
+def many_parts_of(step: int) -> list[Part]:
+    return [Part(number, [{"input_ids": torch.full((2, 3), step + number)}] * 5) for number in range(40)]
 
 
 def children() -> list[int]:
@@ -56,6 +61,48 @@ def test_the_processes_outlive_a_stop_signal_and_end_with_the_run():
         for _ in range(7):
             batches.next()
     assert not set(children()) & makers
+
+
+def test_a_step_of_many_micro_batches_needs_no_more_files_than_one_of_few():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (128, hard))
+    try:
+        with BatchesAhead(many_parts_of, first_step=0, processes=2) as batches:
+            steps = [batches.next() for _ in range(6)]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    for step, parts in enumerate(steps):
+        assert [part.number for part in parts] == list(range(40))
+        assert all(part.batches[4]["input_ids"].tolist() == [[step + part.number] * 3] * 2 for part in parts)
+
+
+def test_the_processes_die_with_the_one_that_is_killed():
+    reading, writing = os.pipe()
+    run = os.fork()
+    if run == 0:
+        with BatchesAhead(parts_of, first_step=0, processes=2) as batches:
+            makers = [int(batches.next()[0].batches[0]["made_by"]) for _ in range(2)]
+            os.write(writing, json.dumps(makers).encode())
+            time.sleep(60)
+        os._exit(0)
+    makers = json.loads(os.read(reading, 100))
+    os.kill(run, signal.SIGKILL)
+    os.waitpid(run, 0)
+    deadline = time.monotonic() + 5
+    while (alive := [pid for pid in makers if lives(pid)]) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.close(reading)
+    os.close(writing)
+    assert len(set(makers)) == 2
+    assert not alive
+
+
+def lives(pid: int) -> bool:
+    """Tell whether a process is there, and not only its entry that nobody has read."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def go_on_after_a_process_died() -> None:
@@ -99,7 +146,7 @@ def test_a_run_gives_the_same_bits_whoever_makes_its_batches(tmp_path: Path, mon
 def test_a_gpu_gets_what_the_cores_allow_and_a_cpu_none(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     for cores, processes, expected in ((16, 1, 4), (16, 4, 3), (2, 1, 1), (1, 1, 0), (8, 8, 0)):
-        monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)))
         assert resolve_batch_processes(None, gpu, num_processes=processes) == expected
     assert resolve_batch_processes(None, cpu, num_processes=1) == 0
     assert resolve_batch_processes(3, cpu, num_processes=1) == 3

@@ -56,6 +56,16 @@ def run_together(folder: Path, number: int, action: Callable[[Processes], object
     return {int(path.name): path.read_text() for path in folder.iterdir()}
 
 
+def test_what_processes_find_each_by_itself_must_be_the_same(tmp_path: Path) -> None:
+    def action(processes: Processes) -> None:
+        processes.refuse_unlike("bits", 16, advice="set them")
+        processes.refuse_unlike("bits", 16 * (processes.index + 1), advice="set them")
+
+    said = run_together(tmp_path, 2, action)
+    expected = "ValueError: bits (16 on process 0, 32 on process 1) must be the same on all processes; set them."
+    assert said == {0: expected, 1: expected}
+
+
 def test_one_process_agrees_with_itself() -> None:
     alone = Processes()
     assert (alone.index, alone.number, alone.is_main) == (0, 1, True)
