@@ -84,10 +84,18 @@ def prepare_training(
 
     Returns:
         What the loop needs, and where it begins.
+
+    Raises:
+        ValueError: If the processes do not see the same checkpoints.
     """
     newest = newest_valid_checkpoint(folder / "checkpoints")
     state = TrainingState(step=0, tokens=0, seconds=0.0, recipe=recipe_to_dict(recipe))
     before = state if newest is None else load_training_state(newest)
+    processes.refuse_unlike(
+        "step of the newest whole checkpoint",
+        before.step,
+        advice="wait until all see the same files, and start again with the same command",
+    )
     state = replace(before, processes=processes.number, threads=torch.get_num_threads())
     built = _build(recipe, data, newest, accelerator=accelerator, processes=processes)
     if processes.is_main:

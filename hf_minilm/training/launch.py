@@ -14,10 +14,13 @@ from ..model.configuration_minilm import MiniLMConfig
 from ..model.positions import build_positions
 from ..model.variable_length import LONGEST_TRAINED_BY_FORMULA, VARIABLE_LENGTH
 from .processes import FIRST_STEP_TIMEOUT
-from .recipe import Recipe, check_divides
+from .recipe import Recipe, TrainingSettings, check_divides
 
 LAUNCH_LINE = "torchrun --standalone --nproc_per_node {processes} -m hf_minilm.cli.main pretrain RECIPE.yaml"
 """The line that starts several processes on one machine, with GPUs or without."""
+
+_FIRST_WITH_KERNEL = (8, 0)
+"""The compute capability from which on a GPU has bf16 products, and torch's kernel for sequences of unequal length."""
 
 _WORTHWHILE_SPEEDUP = 1.5
 """Between the 0.8 of a Xeon, on which a step takes longer in bf16, and the 2.5 of an EPYC, on which it takes 0.6."""
@@ -93,6 +96,7 @@ def check_number(recipe: Recipe, running: int) -> None:
     if recipe.training.processes is not None:
         check_processes(running, recipe.training.processes, what="training.processes")
     check_rows(recipe.training.batch_rows, num_processes=running)
+    check_micro_batches(recipe.training, num_processes=running)
     if recipe.training.gradient_parts is not None:
         check_divides(running, recipe.training.gradient_parts)
 
@@ -110,6 +114,23 @@ def check_rows(batch_rows: int, *, num_processes: int) -> None:
         )
 
 
+def check_micro_batches(settings: TrainingSettings, *, num_processes: int) -> None:
+    """Make sure that processes which share a model out have as many micro-batches each: they exchange weights in each.
+
+    Raises:
+        ValueError: If some have more than others.
+    """
+    micro, fewest, left = settings.micro_batch_rows, *divmod(settings.batch_rows, num_processes)
+    if settings.parallelism != "sharded" or micro is None:
+        return
+    if -(-fewest // micro) != -(-(fewest + bool(left)) // micro):
+        raise ValueError(
+            f"training.micro_batch_rows ({micro}) must divide the rows of each process, {fewest} or {fewest + 1}, into "
+            "as many parts, where the model is shared out; choose another number, or batch_rows that the number of "
+            f"processes ({num_processes}) divides."
+        )
+
+
 def resolve_precision(precision: str) -> str:
     """Resolve `auto`: bf16 where the device multiplies bf16 matrices faster, else fp32.
 
@@ -119,7 +140,7 @@ def resolve_precision(precision: str) -> str:
     if precision != "auto":
         return precision
     if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     if torch.cpu._is_amx_tile_supported():
         return "bf16"
     is_faster = torch.cpu._is_avx512_bf16_supported() and bf16_speedup() > _WORTHWHILE_SPEEDUP
@@ -154,7 +175,8 @@ def resolve_attention(attention: str, *, precision: str, row_length: int, config
     if precision != "bf16":
         return "sdpa"
     if torch.cuda.is_available():
-        return VARIABLE_LENGTH if _looks_inside_sequences_alone(config) else "sdpa"
+        has_kernel = torch.cuda.get_device_capability() >= _FIRST_WITH_KERNEL
+        return VARIABLE_LENGTH if has_kernel and _looks_inside_sequences_alone(config) else "sdpa"
     return "eager" if row_length <= LONGEST_TRAINED_BY_FORMULA else "sdpa"
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
@@ -43,6 +44,7 @@ from .processes import Processes, end_with_launcher
 from .recipe import Recipe, describe_recipe, difference, load_recipe
 from .run_lock import RunLock
 from .sharding import processes_of_a_copy
+from .stacked_muon import product_dtype
 
 RECIPE_FILE = "recipe.yaml"
 REPORT_FILE = "report.txt"
@@ -98,6 +100,7 @@ def pretrain(recipe: Recipe, *, accept_changes: bool = False) -> str:
     processes_of_a_copy(recipe.training, num_processes=processes.number)
     with ExitStack() as stack:
         stack.enter_context(processes.naming_the_missing())
+        refuse_unlike_arithmetic(recipe, precision, accelerator.device, processes=processes)
         with processes.main_first():
             if processes.is_main:
                 refuse_foreign_folder(folder)
@@ -122,6 +125,20 @@ def pretrain(recipe: Recipe, *, accept_changes: bool = False) -> str:
             report = _finish(training, data, state, folder) if processes.is_main else ""
             processes.wait()
         return report
+
+
+def refuse_unlike_arithmetic(recipe: Recipe, precision: str, device: torch.device, *, processes: Processes) -> None:
+    """Make sure that what each process chooses by its own hardware is the same: their weights would part in silence.
+
+    Raises:
+        ValueError: If it is not, with what to set.
+    """
+    bits = 16 if precision == "bf16" else 32
+    processes.refuse_unlike("bits of training.precision", bits, advice="set it to fp32 or bf16")
+    if recipe.optimizer.name == "muon":
+        bits = torch.finfo(product_dtype(device.type)).bits
+        advice = "start on processors of one kind, or set optimizer.name to adamw"
+        processes.refuse_unlike("bits of the products of optimizer.name muon", bits, advice=advice)
 
 
 def refuse_foreign_folder(folder: Path) -> None:

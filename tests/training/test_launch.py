@@ -3,22 +3,33 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 
 from hf_minilm import MiniLMConfig, MiniLMSeq2SeqConfig
+from hf_minilm.data.order import share
 from hf_minilm.training import launch
-from hf_minilm.training.launch import bf16_speedup, check_processes, check_rows, resolve_attention, resolve_precision
+from hf_minilm.training.launch import (
+    bf16_speedup,
+    check_micro_batches,
+    check_processes,
+    check_rows,
+    resolve_attention,
+    resolve_precision,
+)
+from hf_minilm.training.recipe import TrainingSettings
 
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch):
-    """Pretend to have a GPU, or a CPU with tiles, or with bf16 instructions that are so much faster, or neither."""
+    """Pretend to have a GPU, recent or not, or a CPU with tiles, or with bf16 so much faster, or neither."""
 
-    def pretend(*, cuda: bool = False, amx: bool = False, speedup: float | None = None) -> None:
+    def pretend(*, cuda: bool = False, recent: bool = True, amx: bool = False, speedup: float | None = None) -> None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: cuda)
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation or recent)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0) if recent else (7, 5))
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: speedup is not None)
         monkeypatch.setattr(launch, "bf16_speedup", lambda: speedup)
@@ -28,10 +39,11 @@ def machine(monkeypatch: pytest.MonkeyPatch):
 
 def test_bf16_is_chosen_where_the_hardware_is_fast_at_it(machine):
     chosen = []
-    for hardware in ({"cuda": True}, {"amx": True}, {"speedup": 2.5}, {"speedup": 0.8}, {}):
+    recent, older = {"cuda": True}, {"cuda": True, "recent": False}
+    for hardware in (recent, older, {"amx": True}, {"speedup": 2.5}, {"speedup": 0.8}, {}):
         machine(**hardware)
         chosen.append(resolve_precision("auto"))
-    assert chosen == ["bf16", "bf16", "bf16", "fp32", "fp32"]
+    assert chosen == ["bf16", "fp32", "bf16", "bf16", "fp32", "fp32"]
     assert resolve_precision("bf16") == "bf16"
 
 
@@ -56,6 +68,11 @@ def test_attention_is_the_one_that_trains_fastest(machine, cuda, precision, row_
     assert resolve_attention("auto", **settings) == expected
     for asked in ("sdpa", "eager"):
         assert resolve_attention(asked, **settings) == asked
+
+
+def test_a_gpu_without_the_kernel_for_unequal_lengths_has_sdpa(machine):
+    machine(cuda=True, recent=False)
+    assert resolve_attention("auto", precision="bf16", row_length=128, config=MiniLMConfig()) == "sdpa"
 
 
 @pytest.mark.parametrize(
@@ -100,6 +117,19 @@ def test_every_process_must_have_a_row_of_each_step():
     check_rows(3, num_processes=3)
     with pytest.raises(ValueError, match=r"batch_rows \(2\) must be at least the number of processes \(3\)"):
         check_rows(2, num_processes=3)
+
+
+@pytest.mark.parametrize(("rows", "micro", "processes"), [(7, 3, 2), (7, 2, 3), (7, 2, 2), (8, 3, 2), (7, None, 2)])
+def test_processes_that_share_a_model_out_have_as_many_micro_batches_each(rows, micro, processes):
+    settings = TrainingSettings(batch_rows=rows, micro_batch_rows=micro, parallelism="sharded")
+    own = [share(range(rows), index, num_processes=processes) for index in range(processes)]
+    numbers = {len(range(0, len(each), micro or rows)) for each in own}
+    if len(numbers) == 1:
+        check_micro_batches(settings, num_processes=processes)
+    else:
+        with pytest.raises(ValueError, match=rf"micro_batch_rows \({micro}\) must divide the rows of each process"):
+            check_micro_batches(settings, num_processes=processes)
+    check_micro_batches(replace(settings, parallelism="copies"), num_processes=processes)
 
 
 @pytest.mark.parametrize(
