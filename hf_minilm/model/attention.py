@@ -34,6 +34,7 @@ from transformers.masking_utils import (
     sliding_window_causal_mask_function,
 )
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils import is_tracing
 
 from .configuration_minilm import MiniLMConfig
 from .positions import Rotation, rotate
@@ -309,12 +310,18 @@ def packed_sequence_ids(
 ) -> torch.Tensor | None:
     """Number the sequences of each row [B, T] where positions do not go on by one; None if no row holds two.
 
-    None too where the mask is the bounds of a line, which tell the same: to look for it, a GPU is waited for.
+    Sequences begin at tokens: how padding is numbered means nothing, where a mask [B, T] says what is padding. None too
+    where the mask is the bounds of a line, which tell the same: to look for it, a GPU is waited for.
     """
-    has_bounds = isinstance(attention_mask, torch.Tensor) and attention_mask.dim() == 1
-    if position_ids is None or has_bounds:
+    dimensions = attention_mask.dim() if isinstance(attention_mask, torch.Tensor) else 0
+    if position_ids is None or dimensions == 1:
         return None
-    return find_packed_sequence_indices(position_ids.expand(batch_size, -1))
+    numbers = find_packed_sequence_indices(position_ids.expand(batch_size, -1))
+    if numbers is None or dimensions != 2:
+        return numbers
+    are_tokens = attention_mask != 0
+    begins = numbers.diff(dim=1, prepend=numbers[:, :1]).bool() & are_tokens & (are_tokens.cumsum(1) > 1)
+    return begins.cumsum(1) if is_tracing(begins) or begins.any() else None
 
 
 def token_mask(

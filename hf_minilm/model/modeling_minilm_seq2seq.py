@@ -152,7 +152,11 @@ class MiniLMSeq2SeqModel(MiniLMSeq2SeqPreTrainedModel):
             **kwargs,
         )
         source = encoded.last_hidden_state
-        target_ids = None if past_key_values else packed_sequence_ids(decoder_position_ids, batch_size=batch_size)
+        target_ids = None
+        if not past_key_values:
+            target_ids = packed_sequence_ids(
+                decoder_position_ids, batch_size=batch_size, attention_mask=decoder_attention_mask
+            )
         if past_key_values is None and target_ids is None:
             past_key_values = self._new_cache(use_cache)
         decoder_outputs = self.decoder(
@@ -167,7 +171,9 @@ class MiniLMSeq2SeqModel(MiniLMSeq2SeqPreTrainedModel):
                 source,
                 attention_mask,
                 query_length=length,
-                encoder_sequence_ids=packed_sequence_ids(position_ids, batch_size=batch_size),
+                encoder_sequence_ids=packed_sequence_ids(
+                    position_ids, batch_size=batch_size, attention_mask=attention_mask
+                ),
                 decoder_sequence_ids=target_ids,
             ),
             **kwargs,

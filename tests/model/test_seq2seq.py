@@ -167,8 +167,24 @@ def test_padding_of_the_source_on_either_side_changes_nothing(build, draw_tokens
     expected = model(source, decoder_input_ids=target).logits
     for sides in ((3, 0), (0, 3), (1, 2)):
         padded, mask = (nn.functional.pad(tensor, sides) for tensor in (source, torch.ones_like(source)))
-        found = model(padded, attention_mask=mask, decoder_input_ids=target).logits
-        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+        # As many count positions, which may break off within the padding and nowhere else.
+        counted = (mask.cumsum(1) - 1).clamp(min=0)
+        for positions in ({}, {"position_ids": counted}, {"position_ids": counted.masked_fill(mask == 0, 1)}):
+            found = model(padded, attention_mask=mask, decoder_input_ids=target, **positions).logits
+            torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@torch.no_grad()
+def test_padding_before_the_target_changes_nothing_and_leaves_the_cache(build, draw_tokens, attention):
+    model = build(attention=attention, **both(position_embedding="rope"))
+    source, target = draw_tokens(1, 7), draw_tokens(1, 5, seed=5)
+    expected = model(source, decoder_input_ids=target).logits
+    padded, mask = (nn.functional.pad(tensor, (3, 0)) for tensor in (target, torch.ones_like(target)))
+    counted = {"decoder_attention_mask": mask, "decoder_position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
+    found = model(source, decoder_input_ids=padded, **counted)
+    torch.testing.assert_close(found.logits[:, 3:], expected, atol=1e-5, rtol=1e-5)
+    assert found.past_key_values is not None
 
 
 @pytest.mark.parametrize("fields", [{}, {"type_vocab_size": 2}, {"scale_embeddings": True, "embedding_norm": True}])
