@@ -84,7 +84,12 @@ def sequence_bounds(
         sequence_ids: Number of each token's sequence, [B, T]; None: a row is one sequence.
         attention_mask: 1 for tokens and 0 for padding, [B, T], or None.
         device: Where to build.
+
+    Raises:
+        ValueError: If padding divides the tokens of a sequence: here they would not see each other.
     """
+    if attention_mask is not None and not torch.compiler.is_compiling():
+        _refuse_gaps(attention_mask != 0, sequence_ids)
     starts = torch.zeros(batch_size, length, dtype=torch.bool, device=device)
     starts[:, 0] = True
     for changing in (sequence_ids, attention_mask):
@@ -92,6 +97,18 @@ def sequence_bounds(
             starts[:, 1:] |= changing[:, 1:] != changing[:, :-1]
     first = starts.flatten().nonzero().flatten()
     return nn.functional.pad(first, (0, 1), value=batch_size * length).to(torch.int32)
+
+
+def _refuse_gaps(are_tokens: torch.Tensor, sequence_ids: torch.Tensor | None) -> None:
+    begins = are_tokens.clone()
+    begins[:, 1:] &= ~are_tokens[:, :-1]
+    owners = torch.zeros_like(begins, dtype=torch.int64) if sequence_ids is None else sequence_ids
+    runs = torch.zeros_like(owners).scatter_add_(1, owners, begins.long())
+    if (runs > 1).any():
+        raise ValueError(
+            f"attention_mask (runs of tokens in a sequence: {int(runs.max())}) must have the tokens of a sequence side "
+            f"by side with {VARIABLE_LENGTH}; pad on one side, or use sdpa."
+        )
 
 
 def variable_length_attention(
@@ -123,9 +140,12 @@ def variable_length_attention(
         Outputs [B, T, H, D], and no weights.
 
     Raises:
-        ValueError: If weights are to be dropped, or there are other keys than the queries' own.
+        ValueError: If weights are to be dropped, there are other keys than the queries' own, or the kernel for CUDA
+            is asked for float32.
     """
     batch_size, _, length, _ = query.shape
+    # Under autocast norms of queries and keys give float32, and torch brings operators of its own alone to one type.
+    query, key = query.to(value.dtype), key.to(value.dtype)
     if dropout > 0:
         raise ValueError(f"attention_dropout ({dropout}) must be 0 with {VARIABLE_LENGTH}; set it, or use sdpa.")
     if key.shape[2] != length or (attention_mask is not None and attention_mask.dim() != 1):
@@ -147,6 +167,11 @@ def variable_length_attention(
     line = [tensor.transpose(1, 2).flatten(0, 1) for tensor in (query, key, value)]  # [B x T, H, D]
     left = -1 if sliding_window is None else sliding_window - 1
     window = (left, 0 if module.is_causal else left)
+    if query.device.type != "cpu" and query.dtype == torch.float32:
+        raise ValueError(
+            f"type of the vectors (float32) must be of 16 bits with {VARIABLE_LENGTH} on a GPU; train with bf16=True, "
+            "load the model in bfloat16, or use sdpa."
+        )
     kernel = grouped_attention if query.device.type == "cpu" else _kernel()
     outputs = kernel(*line, attention_mask, attention_mask, length, length, scale=scaling, window_size=window)
     return cast(torch.Tensor, outputs).unflatten(0, (batch_size, length)), None

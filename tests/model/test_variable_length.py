@@ -80,6 +80,28 @@ def test_bounds_lie_where_positions_restart_and_where_padding_begins() -> None:
     assert bounds.tolist() == [0, 2, 4, 7, 8]
 
 
+def test_padding_between_the_tokens_of_a_sequence_is_refused_and_between_two_is_not() -> None:
+    mask, options = torch.tensor([[1, 0, 1, 1]]), {"device": torch.device("cpu")}
+    apart = torch.tensor([[0, 0, 1, 1]])
+    found = variable_length.sequence_bounds(1, 4, sequence_ids=apart, attention_mask=mask, **options)
+    assert found.tolist() == [0, 1, 2, 4]
+    with pytest.raises(ValueError, match=r"runs of tokens in a sequence: 2\) must have the tokens of a"):
+        variable_length.sequence_bounds(1, 4, sequence_ids=None, attention_mask=mask, **options)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_queries_and_keys_that_autocast_leaves_in_float32_are_read_as_the_values_are(
+    make_model: Callable, draw_tokens: Callable, device: str
+) -> None:
+    found = []
+    for attention in ("sdpa", "minilm_varlen"):
+        model = make_model(MiniLMModel, attention=attention, hidden_size=32, qk_norm=True).to(device)
+        with torch.autocast(device, dtype=torch.bfloat16):
+            outputs = model(draw_tokens(2, 13).to(device), position_ids=POSITIONS.to(device)).last_hidden_state
+        found.append(outputs.detach().float().cpu())
+    torch.testing.assert_close(*found, atol=5e-2, rtol=5e-2)
+
+
 def test_what_the_kernel_cannot_do_is_refused(make_model: Callable, draw_tokens: Callable) -> None:
     model = make_model(MiniLMForCausalLM, attention="minilm_varlen")
     assert model(draw_tokens(1, 4)).past_key_values is None
