@@ -136,7 +136,7 @@ class FastWriting:
             input_ids = torch.cat((input_ids, tokens[:, None]), dim=1)
             unfinished = unfinished & ~self.criteria(input_ids, None)
             if self.streamer is not None:
-                self.streamer.put(tokens)
+                self.streamer.put(tokens.cpu())
             if not unfinished.any():
                 break
             step = step or build_step(self.model, model_kwargs, longest=self.config.max_length)

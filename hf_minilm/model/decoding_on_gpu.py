@@ -125,15 +125,17 @@ class RecordedStep:
 
     def _record(self) -> None:
         """Record a step. It is computed once before, as libraries prepare themselves then, and moves nothing on."""
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            self._scores(self._masks())
-        torch.cuda.current_stream().wait_stream(stream)
-        self.graph = torch.cuda.CUDAGraph()
-        # Other threads may go on using the GPU meanwhile.
-        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
-            self._step()
+        # A stream belongs to the GPU that is the current one, and the model may lie on another.
+        with torch.cuda.device(self.place.device):
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                self._scores(self._masks())
+            torch.cuda.current_stream().wait_stream(stream)
+            self.graph = torch.cuda.CUDAGraph()
+            # Other threads may go on using the GPU meanwhile.
+            with torch.cuda.graph(self.graph, stream=stream, capture_error_mode="thread_local"):
+                self._step()
 
     def _step(self) -> None:
         self.logits = self._scores(self._masks())
@@ -147,6 +149,7 @@ class RecordedStep:
             position_ids=self.position_ids,
             past_key_values=self.room,
             logits_to_keep=1,
+            return_dict=True,
             **self.inputs,
         )
         return cast(torch.Tensor, outputs.logits[:, -1])

@@ -42,17 +42,19 @@ def losses_into_gradients_on_gpu(
     number, size = logits.shape
     losses = torch.empty(number, dtype=torch.float32, device=logits.device)
     if number:
-        _row_kernel[(number,)](
-            logits,
-            labels,
-            losses if share is None else share.float(),
-            losses,
-            size,
-            label_smoothing,
-            writes=share is not None,
-            block=min(triton.next_power_of_2(size), _LARGEST_BLOCK),
-            num_warps=_WARPS,
-        )
+        # torch's operations go to the GPU where their numbers lie, Triton's to the current one.
+        with torch.cuda.device(logits.device):
+            _row_kernel[(number,)](
+                logits,
+                labels,
+                losses if share is None else share.float(),
+                losses,
+                size,
+                label_smoothing,
+                writes=share is not None,
+                block=min(triton.next_power_of_2(size), _LARGEST_BLOCK),
+                num_warps=_WARPS,
+            )
     return losses.sum()
 
 
