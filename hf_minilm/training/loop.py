@@ -359,7 +359,7 @@ def report_held_out(training: Training, state: TrainingState) -> float:
 
 def with_best(state: TrainingState, held_out_loss: float) -> TrainingState:
     """Note in a state that is about to be saved whether its held-out loss is the lowest of all that were saved."""
-    if held_out_loss >= state.losses.get("best_held_out_loss", float("inf")):
+    if not held_out_loss < state.losses.get("best_held_out_loss", float("inf")):  # nor NaN, which is less than nothing
         return state
     return replace(state, losses={"best_held_out_loss": held_out_loss, "best_step": state.step})
 

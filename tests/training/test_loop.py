@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from hf_minilm.cli.main import main
 from hf_minilm.data.world import World
 from hf_minilm.training import loop
-from hf_minilm.training.checkpoint import list_checkpoints, load_training_state
+from hf_minilm.training.checkpoint import TrainingState, list_checkpoints, load_training_state
+from hf_minilm.training.loop import with_best
 
 SETTINGS = {
     "data.sequence_length": 32,
@@ -171,3 +172,11 @@ def test_a_run_whose_model_an_earlier_version_built_otherwise_says_how_it_goes_o
     recipe.write_text(before, encoding="utf-8")
     assert pretrain("run", "--accept-changes", **narrow, **longer) == 0
     assert "resuming after step 8" in capsys.readouterr().err
+
+
+def test_a_held_out_loss_that_is_no_number_is_never_the_best() -> None:
+    state = TrainingState(step=4, tokens=0, seconds=0.0, recipe={})
+    assert with_best(state, math.nan) == state
+    best = with_best(state, 2.0)
+    assert best.losses == {"best_held_out_loss": 2.0, "best_step": 4}
+    assert with_best(best, math.nan) == with_best(best, 2.0) == best
