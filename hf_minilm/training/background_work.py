@@ -1,9 +1,9 @@
 """Work that goes on beside the training, one piece at a time."""
 
-import threading
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 
 class BackgroundWork:
@@ -13,8 +13,8 @@ class BackgroundWork:
     """
 
     def __init__(self) -> None:
-        self._thread: threading.Thread | None = None
-        self._error: Exception | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="hf_minilm background")
+        self._work: Future[Any] | None = None
 
     def start(self, work: Callable[[], object]) -> None:
         """Begin a piece of work, once the one before is done.
@@ -23,8 +23,7 @@ class BackgroundWork:
             Exception: That of the piece before.
         """
         self.wait()
-        self._thread = threading.Thread(target=self._do, args=(work,), name="hf_minilm background")
-        self._thread.start()
+        self._work = self._thread.submit(work)
 
     def wait(self) -> None:
         """Wait until the work is done.
@@ -32,18 +31,9 @@ class BackgroundWork:
         Raises:
             Exception: That of the work.
         """
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
-        error, self._error = self._error, None
-        if error is not None:
-            raise error
-
-    def _do(self, work: Callable[[], object]) -> None:
-        try:
-            work()
-        except Exception as error:
-            self._error = error
+        work, self._work = self._work, None
+        if work is not None:
+            work.result()
 
     def __enter__(self) -> Self:
         return self
@@ -56,3 +46,5 @@ class BackgroundWork:
         except Exception:
             if error is None:
                 raise
+        finally:
+            self._thread.shutdown()

@@ -31,8 +31,8 @@ from transformers import PreTrainedModel
 
 from ..model.layers import Layer
 from .launch import LAUNCH_LINE
-from .optimizer import StepSettings, build_optimizer
-from .recipe import TrainingSettings
+from .optimizer import build_optimizer
+from .recipe import OptimizerSettings, TrainingSettings
 
 
 def processes_of_a_copy(settings: TrainingSettings, *, num_processes: int) -> int:
@@ -133,7 +133,7 @@ class WholeModel:
             self._put(sharded, _without_numbers)
 
     def gather_optimizer(
-        self, optimizer: torch.optim.Optimizer, settings: StepSettings, *, keeps: bool
+        self, optimizer: torch.optim.Optimizer, settings: OptimizerSettings, *, keeps: bool
     ) -> torch.optim.Optimizer:
         """Build the optimizer of the gathered model, its state that of the sharded model's. All processes call it.
 
