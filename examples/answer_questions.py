@@ -73,14 +73,22 @@ def _questions_of(articles: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def windows(examples: dict[str, list[Any]], tokenizer: Any, max_length: int, stride: int) -> Any:
     """Turn questions into windows of their contexts, with the places of the answers and the way back to characters.
 
-    `offset_mapping` keeps the first and last character of every token of the context, and None for all others.
+    `offset_mapping` keeps the first and last character of every token of the context, and None for all others. Windows
+    share fewer tokens than `stride` where the longest question leaves no room for as many.
+
+    Raises:
+        ValueError: If a question leaves no room for the context.
     """
+    questions = tokenizer(examples["question"], add_special_tokens=False, verbose=False)["input_ids"]
+    room = max_length - max(map(len, questions)) - tokenizer.num_special_tokens_to_add(pair=True)
+    if room < 2:
+        raise ValueError(f"max_length ({max_length}) must be at least {max_length - room + 2}; a question fills it.")
     encoded = tokenizer(
         examples["question"],
         examples["context"],
         truncation="only_second",
         max_length=max_length,
-        stride=stride,
+        stride=min(stride, room - 1),
         return_overflowing_tokens=True,
         return_offsets_mapping=True,
     )

@@ -3,10 +3,12 @@
 Counted is what the task needs and no more: padding counts nothing, and the vocabulary counts at predicted positions
 only, so that a model which computes more than it has to gets no credit for it. A product of a vector with a matrix of P
 parameters takes 2 P operations forward and 4 P backward; attention takes 4 T E forward and 8 T E backward for each
-token of a row of T tokens at a width of E (Chowdhery et al. 2022, arXiv:2204.02311, appendix B; as there, causal
-attention is not halved). Norms, activations, embeddings and the optimizer are left out.
+token of a sequence of T tokens at a width of E (Chowdhery et al. 2022, arXiv:2204.02311, appendix B; as there, causal
+attention is not halved), however many sequences share a row. Norms, activations, embeddings and the optimizer are left
+out.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +27,7 @@ class MatrixWork:
         head: Parameters of the matrices that a predicted token goes through: to the vocabulary, and before it.
         order: Parameters of the matrices that a whole sequence goes through once, for next-sentence prediction.
         width: Width E of the attention of a layer: all its heads together.
-        windows: For each layer the most tokens that a token looks at; None: the whole row.
+        windows: For each layer the most tokens that a token looks at; None: its whole sequence.
     """
 
     layers: int
@@ -63,7 +65,20 @@ def _windows(config: Any) -> tuple[int | None, ...]:
     return tuple(reach if kind == "sliding_attention" else None for kind in kinds)
 
 
-def training_flops(work: MatrixWork, *, tokens: float, predicted: float, sequences: float, length: float) -> float:
+def count_looks(work: MatrixWork, lengths: torch.Tensor) -> torch.Tensor:
+    """Count the pairs of tokens of which one looks at the other, over all layers, as a tensor on the same device.
+
+    Args:
+        work: Says how far the layers look.
+        lengths: Tokens of each sequence, in any shape.
+    """
+    looks = torch.zeros((), dtype=torch.int64, device=lengths.device)
+    for window, layers in Counter(work.windows).items():
+        looks = looks + layers * (lengths * (lengths if window is None else lengths.clamp(max=window))).sum()
+    return looks
+
+
+def training_flops(work: MatrixWork, *, tokens: float, predicted: float, sequences: float, looks: float) -> float:
     """Count the operations of training on some tokens, forward and backward.
 
     Args:
@@ -71,11 +86,10 @@ def training_flops(work: MatrixWork, *, tokens: float, predicted: float, sequenc
         tokens: Tokens, without padding.
         predicted: Those of them that are predicted.
         sequences: Sequences with a next-sentence label.
-        length: Tokens T of a row, to which each token attends.
+        looks: Pairs of tokens of which one looks at the other, see `count_looks`.
     """
     products = work.layers * tokens + work.head * predicted + work.order * sequences
-    seen = sum(length if window is None else min(length, window) for window in work.windows)
-    return 6.0 * products + 12.0 * work.width * seen * tokens
+    return 6.0 * products + 12.0 * work.width * looks
 
 
 def count_labels(labels: torch.Tensor, *, ignored: int = -100) -> torch.Tensor:

@@ -83,10 +83,11 @@ def train_ours(work: TrainingWork, folder: WorkingFolder, device: torch.device) 
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as run_folder:
         training, state = _prepare(work, folder, Path(run_folder))
-        parts, precision = matrix_work(training.bare_model), training.accelerator.mixed_precision
+        precision = training.accelerator.mixed_precision
         parameters = training.bare_model.num_parameters()
         stopwatch = Stopwatch(
             device,
+            matrix_work(training.bare_model),
             warmup_steps=work.warmup_steps,
             steps=work.steps,
             pad_token_id=training.bare_model.config.pad_token_id,
@@ -94,7 +95,7 @@ def train_ours(work: TrainingWork, folder: WorkingFolder, device: torch.device) 
         training.optimizer.zero_grad = _followed_by(training.optimizer.zero_grad, stopwatch.step_ends)
         training.model = Watched(training.model, stopwatch.batch_arrives)
         train(training, state)
-        figures = stopwatch.figures(parts)
+        figures = stopwatch.figures()
     return {
         "parameters": parameters,
         "precision": "bf16" if precision == "bf16" else "fp32",

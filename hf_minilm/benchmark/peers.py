@@ -179,7 +179,7 @@ def train_peer(work: TrainingWork, folder: WorkingFolder, device: torch.device) 
     collator = DataCollatorForLanguageModeling(
         tokenizer, mlm=work.objective != "causal", mlm_probability=MASK_RATE if work.objective != "causal" else None
     )
-    stopwatch = Stopwatch(device, warmup_steps=work.warmup_steps, steps=work.steps, pad_token_id=0)
+    stopwatch = Stopwatch(device, matrix_work(model), warmup_steps=work.warmup_steps, steps=work.steps, pad_token_id=0)
     with tempfile.TemporaryDirectory() as output:
         StopwatchTrainer(
             stopwatch=stopwatch,
@@ -193,7 +193,7 @@ def train_peer(work: TrainingWork, folder: WorkingFolder, device: torch.device) 
     return {
         "parameters": model.num_parameters(),
         "precision": work.precision,
-        **stopwatch.figures(matrix_work(model)).to_json(),
+        **stopwatch.figures().to_json(),
     }
 
 

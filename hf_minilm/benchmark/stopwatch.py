@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..model.losses import Targets
-from .flops import MatrixWork, count_labels, training_flops
+from .flops import MatrixWork, count_labels, count_looks, training_flops
 from .machine import memory_now, peak_memory, synchronise
 
 
@@ -54,8 +54,8 @@ class _Counts:
     tokens: torch.Tensor
     predicted: torch.Tensor
     sequences: torch.Tensor
+    looks: torch.Tensor
     positions: int
-    length: int
 
 
 class Stopwatch:
@@ -66,13 +66,17 @@ class Stopwatch:
 
     Args:
         device: Where the model computes.
+        work: What it multiplies.
         warmup_steps: Steps that are not measured; 0 measures from the first batch on.
         steps: Steps that are.
         pad_token_id: What padding looks like in batches without an attention mask.
     """
 
-    def __init__(self, device: torch.device, *, warmup_steps: int, steps: int, pad_token_id: int) -> None:
-        self.device, self.warmup_steps, self.steps, self.pad_token_id = device, warmup_steps, steps, pad_token_id
+    def __init__(
+        self, device: torch.device, work: MatrixWork, *, warmup_steps: int, steps: int, pad_token_id: int
+    ) -> None:
+        self.device, self.work, self.pad_token_id = device, work, pad_token_id
+        self.warmup_steps, self.steps = warmup_steps, steps
         self.memory_before = 0
         self._steps_done = 0
         self._stamps: list[float] = []
@@ -89,7 +93,7 @@ class Stopwatch:
         if self._measures():
             if not self._in_step:
                 self._waited.append(time.perf_counter() - self._stamps[-1])
-            self._counts.append(count_batch(inputs, pad_token_id=self.pad_token_id))
+            self._counts.append(count_batch(inputs, self.work, pad_token_id=self.pad_token_id))
         self._in_step = True
 
     def step_ends(self) -> None:
@@ -98,7 +102,7 @@ class Stopwatch:
         if self.warmup_steps <= self._steps_done <= self.warmup_steps + self.steps:
             self._stamp()
 
-    def figures(self, work: MatrixWork) -> TrainingFigures:
+    def figures(self) -> TrainingFigures:
         """Sum up.
 
         Raises:
@@ -117,7 +121,7 @@ class Stopwatch:
             predicted_share=predicted / tokens,
             tokens=tokens,
             steps=self.steps,
-            flops_per_second=sum(_flops(work, each) for each in self._counts) / seconds,
+            flops_per_second=sum(_flops(self.work, each) for each in self._counts) / seconds,
             peak_memory=peak_memory(self.device, before=self.memory_before),
             memory_before=self.memory_before,
         )
@@ -131,20 +135,34 @@ class Stopwatch:
         self._stamps.append(time.perf_counter())
 
 
-def count_batch(inputs: Mapping[str, Any], *, pad_token_id: int) -> _Counts:
-    """Count the tokens, the predicted ones and the labelled sequences of a batch of ids [B, T].
+def count_batch(inputs: Mapping[str, Any], work: MatrixWork, *, pad_token_id: int) -> _Counts:
+    """Count the tokens, the predicted ones, the labelled sequences and the looks of a batch of ids [B, T].
 
     Padding is where the attention mask says so, and where there is none of that kind, the padding token.
     """
     ids, mask = inputs["input_ids"], inputs.get("attention_mask")
     order = inputs.get("next_sentence_label")
+    is_token = ids != pad_token_id if mask is None or mask.shape != ids.shape else mask != 0
     return _Counts(
-        tokens=(ids != pad_token_id if mask is None or mask.shape != ids.shape else mask != 0).sum(),
+        tokens=is_token.sum(),
         predicted=_count(inputs["labels"] if "labels" in inputs else inputs["shift_labels"]),
         sequences=torch.zeros((), dtype=torch.int64) if order is None else _count(order),
+        looks=count_looks(work, _lengths(is_token, inputs.get("position_ids"))),
         positions=ids.numel(),
-        length=ids.shape[1],
     )
+
+
+def _lengths(is_token: torch.Tensor, position_ids: torch.Tensor | None) -> torch.Tensor:
+    """Count the tokens of each sequence of rows [B, T], in the first of B x T places; a GPU is not waited for.
+
+    As for the model, a sequence begins with its row, and where positions do not go on by one.
+    """
+    begins = torch.zeros_like(is_token)
+    begins[:, 0] = True
+    if position_ids is not None:
+        begins[:, 1:] = position_ids.diff(dim=1) != 1
+    numbers = begins.flatten().cumsum(0) - 1
+    return torch.zeros_like(numbers).scatter_add_(0, numbers, is_token.flatten().long())
 
 
 def _count(labels: torch.Tensor | Targets) -> torch.Tensor:
@@ -157,5 +175,5 @@ def _flops(work: MatrixWork, counts: _Counts) -> float:
         tokens=int(counts.tokens),
         predicted=int(counts.predicted),
         sequences=int(counts.sequences),
-        length=counts.length,
+        looks=int(counts.looks),
     )

@@ -26,13 +26,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output",
         type=Path,
         metavar="FILE.json",
-        help="write all figures there; evaluation.json in the model's folder",
+        help="write all figures there, in the place of what the file holds; evaluation.json in the model's folder",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Carry out the subcommand; the exit code is 0."""
-    from ..evaluation.evaluation_result import EVALUATION_FILE
+    from ..evaluation.evaluation_result import EVALUATION_FILE, written_suites
     from ..evaluation.provenance import describe_command
     from ..evaluation.saved_models import model_folder, open_model
     from ..evaluation.suites import SUITES, EvaluationSettings, check_suites, evaluate_model
@@ -40,13 +40,19 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.list or arguments.model is None:
         print("\n".join(f"{suite.word(kind):<30}{suite.description}" for kind, suite in SUITES.items()))
         return 0
-    check_suites(arguments.suites)
     chosen = {
         name: value
         for name, value in vars(arguments).items()
         if name in EvaluationSettings.__dataclass_fields__ and value is not None
     }
+    labels = check_suites(arguments.suites, chosen=chosen)
     settings = EvaluationSettings(**chosen)
+    output = arguments.output or (model_folder(arguments.model) or Path()) / EVALUATION_FILE
+    if not output.absolute().parent.is_dir():
+        raise ValueError(f"--output ({output}) must be in a folder that exists; make it first.")
+    replaced = [suite for suite in written_suites(output) if suite not in labels]
+    if replaced:
+        print(f"{output} holds {', '.join(replaced)} and will be replaced", file=sys.stderr, flush=True)
     model, tokenizer = open_model(arguments.model)
     evaluation = evaluate_model(
         model,
@@ -57,7 +63,6 @@ def run(arguments: argparse.Namespace) -> int:
         say=lambda suite: print(f"measuring {suite}", file=sys.stderr, flush=True),
     )
     print(evaluation.to_text(), end="")
-    output = arguments.output or (model_folder(arguments.model) or Path()) / EVALUATION_FILE
     evaluation.save(output)
     print(f"\nAll figures lie in {output}")
     return 0

@@ -32,6 +32,8 @@ def run(arguments: argparse.Namespace) -> int:
         value = getattr(arguments, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} ({value}) must be at least 1; give a larger number.")
+    if arguments.json is not None and not arguments.json.absolute().parent.is_dir():
+        raise ValueError(f"--json ({arguments.json}) must be in a folder that exists; make it first.")
     plan = Plan(
         load_recipe(arguments.recipe, arguments.set),
         arguments.before,

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 import transformers
 from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -163,6 +164,9 @@ class Architecture:
 
     def prepare(self, native: PreTrainedModel, ours: PreTrainedConfig) -> None:
         """Change what was just built, before it is given our weights, where its configuration cannot say it all."""
+
+    def unround(self, native: PreTrainedModel, dtype: torch.dtype) -> None:
+        """Give what the native model computes and keeps among its weights the digits that a dtype has taken from it."""
 
     def head_of(self, our_class: str) -> Head:
         """Give the head for one of our classes, or the nearest that is there: in the end, the body without a head."""

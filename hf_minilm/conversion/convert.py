@@ -212,12 +212,17 @@ def _fill_and_prove(
     """Fill the empty one of two models from the other, prove it in float32, and leave both in the dtype it was in."""
     source, target = (native, ours) if to_ours else (ours, native)
     pairs = architecture.pairs(ours, native, head=head)
+    dtype = source.dtype
     with in_float32(source):
+        if to_ours:
+            architecture.unround(native, dtype)
         translate(source, target, pairs, to_ours=to_ours, config=ours.config)
         proof = prove(native, ours, tokenizer, architecture=architecture, head=head)
-    if any(parameter.dtype != torch.float32 for parameter in source.parameters()):
+    # Marian's bias is a buffer. Integers are no weights.
+    tensors = [*source.parameters(), *source.buffers()]
+    if any(tensor.dtype != torch.float32 for tensor in tensors if tensor.is_floating_point()):
         translate(source, target, pairs, to_ours=to_ours, config=ours.config)
-    target.config.dtype = source.dtype
+    target.config.dtype = dtype
     if source.can_generate() and target.can_generate():
         cast(Any, target).generation_config = copy.deepcopy(source.generation_config)
     return proof

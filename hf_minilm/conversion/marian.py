@@ -70,9 +70,11 @@ class Computed(Operation):
 
     Attributes:
         native: The module that has the table, and can write it.
+        model: Ours, whose dtype when it is translated is that of the table.
     """
 
     native: Any
+    model: PreTrainedModel
 
     def to_ours(self, native: Tensors, config: Any) -> Tensors:  # noqa: ARG002
         """Leave it out: it is the same for every model."""
@@ -80,7 +82,7 @@ class Computed(Operation):
 
     def to_native(self, ours: Tensors, config: Any) -> Tensors:  # noqa: ARG002
         """Let the native module write it."""
-        return [self.native.create_weight()]
+        return [self.native.create_weight().to(self.model.dtype)]
 
 
 def _attention(stack: str, native: str, ours: str) -> tuple[Names, ...]:
@@ -131,11 +133,19 @@ class Marian(Architecture):
             Pair(
                 (),
                 (f"{head.prefixes[1]}{stack}.embed_positions.weight",),
-                Computed(getattr(body, stack).embed_positions),
+                Computed(getattr(body, stack).embed_positions, ours),
             )
             for stack in STACKS
         ]
         return super().pairs(ours, native, head=head) + paired(tables, ours, native, prefixes=head.prefixes) + positions
+
+    def unround(self, native: Any, dtype: torch.dtype) -> None:
+        """Compute the sinusoids anew where they are those of every Marian in that dtype, as ours are not rounded."""
+        for stack in STACKS:
+            positions = getattr(native.base_model, stack).embed_positions
+            table, held = positions.create_weight().to(positions.weight.device), positions.weight.data
+            if torch.equal(table.to(dtype).to(held.dtype), held):
+                positions.weight.data = table.to(held.dtype)
 
     def outputs_of_ours(self, outputs: dict[str, Any], ours: Any, head: Head) -> dict[str, Any]:  # noqa: ARG002
         """Put sines before cosines in whatever shows hidden features."""

@@ -271,12 +271,13 @@ def _plain_generation(model: Any, number: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def in_float32(model: PreTrainedModel) -> Iterator[None]:
-    """Let a model's weights be float32 for a while; the way there and back changes no bit."""
-    dtypes = {parameter: parameter.dtype for parameter in model.parameters()}
+    """Let a model's weights and buffers be float32 for a while; the way there and back changes no bit."""
+    tensors = [*model.parameters(), *model.buffers()]
+    dtypes = {tensor: tensor.dtype for tensor in tensors if tensor.is_floating_point()}
     try:
-        for parameter in dtypes:
-            parameter.data = parameter.data.float()
+        for tensor in dtypes:
+            tensor.data = tensor.data.float()
         yield
     finally:
-        for parameter, dtype in dtypes.items():
-            parameter.data = parameter.data.to(dtype)
+        for tensor, dtype in dtypes.items():
+            tensor.data = tensor.data.to(dtype)

@@ -23,7 +23,8 @@ from .readers import SUFFIXES, HubDataset, read_file, suffix_of
 from .world import World, check_split
 
 Split = Literal["train", "validation"]
-BUILTIN_SOURCES = ("builtin:world", "builtin:docs")
+_WORLD = "builtin:world"
+BUILTIN_SOURCES = (_WORLD, "builtin:docs")
 SAMPLED_STORIES = 64  # the opening stories of a built-in source show a change of its lexicon or grammar
 _FEWEST_HELD_OUT_STORIES = 200
 _NO_TEXT = "corpus (0 documents) must have text; name sources that are not empty."
@@ -120,8 +121,8 @@ class Corpus:
         self._changed: Counter[str] = Counter()
         self._stamps = Stamps()
         self._fingerprint: str | None = None
-        self._world = World(languages, seed=seed) if "builtin:world" in sources else None
-        self._only_world = list(sources) == ["builtin:world"]
+        self._world = World(languages, seed=seed) if _WORLD in sources else None
+        self._only_world = list(sources) == [_WORLD]
         self._parts, self._skipped_paths = resolve_sources(sources, builtins=BUILTIN_SOURCES, suffixes=SUFFIXES)
 
     @property
@@ -152,6 +153,31 @@ class Corpus:
         check_split(split)
         return self._divide(split)
 
+    def held_out_of(self, other: "Corpus") -> Iterator[Document]:
+        """Streams those of the held-out documents that come from sources of another corpus too.
+
+        Raises:
+            ValueError: a file is malformed, or there is no such document.
+            OSError: a file or the Hub cannot be read.
+        """
+        kept = self._keys & other._keys
+        documents = self._divide("validation", kept)
+        first = next(documents, None)
+        if first is None:
+            raise ValueError(
+                f"held-out documents of {len(kept)} sources (0) must be at least 1; name more of the corpus."
+            )
+        yield from itertools.chain([first], documents)
+
+    @property
+    def num_sources(self) -> int:
+        """How many files, Hub data sets and built-in sources there are."""
+        return len(self._keys)
+
+    def sources_shared_with(self, other: "Corpus") -> int:
+        """How many of them another corpus has too."""
+        return len(self._keys & other._keys)
+
     def undivided(self) -> Iterator[Document]:
         """Streams the documents of both parts in their order, but for the stories of `builtin:world`.
 
@@ -165,7 +191,7 @@ class Corpus:
         first = next(documents, None)
         if first is None:
             raise ValueError(_NO_TEXT)
-        yield from itertools.chain([first], documents)
+        yield from (document for _, document in itertools.chain([first], documents))
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the bytes of the files in order and of all else that shapes the documents.
@@ -182,32 +208,38 @@ class Corpus:
         """Raises ValueError where a file has changed since `fingerprint` was first asked for."""
         self._stamps.check()
 
-    def _divide(self, split: Split) -> Iterator[Document]:
+    @property
+    def _keys(self) -> frozenset[Path | str]:
+        return frozenset(map(_key, self._parts))
+
+    def _divide(self, split: Split, kept: frozenset[Path | str] | None = None) -> Iterator[Document]:
+        """The documents of one part; only those of some sources, where they are named."""
         skipped = self._skipped = Counter()
         self._changed = Counter()
-        if self._world is not None:
+        if self._world is not None and (kept is None or _WORLD in kept):
             yield from self._stories(self._world, split)
         documents = self._found_documents(skipped)
         opening = list(itertools.islice(documents, 2))
         if self._world is None and len(opening) < 2:
-            yield self._part_of_single(opening, split)
+            yield self._part_of_single([document for _, document in opening], split)
             return
-        for index, document in enumerate(itertools.chain(opening, documents)):
-            if _is_held_out(index, self._validation_share) == (split == "validation"):
+        for index, (part, document) in enumerate(itertools.chain(opening, documents)):
+            is_of_split = _is_held_out(index, self._validation_share) == (split == "validation")
+            if is_of_split and (kept is None or _key(part) in kept):
                 yield document
 
     def _stories(self, world: World, split: Split) -> Iterator[Document]:
         return world.documents(num_stories(split, self._world_documents, self._validation_share), split=split)
 
-    def _found_documents(self, skipped: Counter[str]) -> Iterator[Document]:
-        """The documents with text of every source but `builtin:world`, counting the empty ones."""
+    def _found_documents(self, skipped: Counter[str]) -> Iterator[tuple[Part, Document]]:
+        """The documents with text of every source but `builtin:world`, with the source, counting the empty ones."""
         for part in self._parts:
             has_text = False
             for document in self._read(part):
                 if document.paragraphs:
                     has_text = True
                     self._note_changes(document)
-                    yield document
+                    yield part, document
                 else:
                     skipped["empty documents"] += 1
             if isinstance(part, SourceFile) and not has_text:
@@ -302,13 +334,20 @@ def resolve_sources(
         else:
             candidates = list(_files(source, suffixes, skipped))
         for part in candidates:
-            key = part.path.resolve() if isinstance(part, SourceFile) else source
+            key = _key(part)
             if key in seen:
                 skipped["repeated sources"] += 1
                 continue
             seen.add(key)
             parts.append(part)
     return parts, skipped
+
+
+def _key(part: Part) -> Path | str:
+    """What two names of one source have in common."""
+    if isinstance(part, SourceFile):
+        return part.path.resolve()
+    return f"hub:{part.address}" if isinstance(part, HubDataset) else part
 
 
 def num_stories(split: Split, world_documents: int, validation_share: float) -> int:

@@ -32,7 +32,8 @@ Batch = dict[str, torch.Tensor]
 
 # Masks of an evaluation are drawn as if at this step, which no training run reaches.
 EVALUATION_STEP = 2**63
-_SHORTEST_ROW = 8
+SHORTEST_ROW = 8
+"""Fewest token positions of a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,9 +200,9 @@ class MaskedObjective:
     ) -> None:
         check_row_length(row_length)
         self.max_sequence_length = row_length if max_sequence_length is None else max_sequence_length
-        if not _SHORTEST_ROW <= self.max_sequence_length <= row_length:
+        if not SHORTEST_ROW <= self.max_sequence_length <= row_length:
             raise ValueError(
-                f"max_sequence_length ({max_sequence_length}) must be from {_SHORTEST_ROW} to row_length "
+                f"max_sequence_length ({max_sequence_length}) must be from {SHORTEST_ROW} to row_length "
                 f"({row_length}); leave it out to use whole rows."
             )
         if not 0 <= short_share <= 1:
@@ -394,8 +395,8 @@ def tensors(**arrays: NDArray[np.int64]) -> Batch:
 
 def check_row_length(row_length: int) -> None:
     """Raise ValueError if a row is too short to hold anything."""
-    if row_length < _SHORTEST_ROW:
-        raise ValueError(f"row_length ({row_length}) must be at least {_SHORTEST_ROW}; 128 to 2048 is usual.")
+    if row_length < SHORTEST_ROW:
+        raise ValueError(f"row_length ({row_length}) must be at least {SHORTEST_ROW}; 128 to 2048 is usual.")
 
 
 def required(token: int | None, name: str, *, kind: str) -> int:

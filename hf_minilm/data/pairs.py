@@ -287,6 +287,11 @@ def _columns(first_line: list[str], path: Path, fields: tuple[str, str]) -> tupl
     """The names of a TSV file's columns, and whether its first line has them."""
     header = tuple(value.strip() for value in first_line)
     if set(fields) <= set(header):
+        for field in fields:
+            if header.count(field) > 1:
+                raise ValueError(
+                    f"{path}:1: columns called {field} ({header.count(field)}) must be 1; rename the others."
+                )
         return header, True
     if set(fields) != set(_COLUMNS):
         raise ValueError(

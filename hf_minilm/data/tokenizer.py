@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import json
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -66,6 +67,7 @@ _LONG_WORD, _MOST_LONG_CHARACTERS = 100, 4_000_000
 _logger = logging.getLogger(__name__)
 _CONTINUATION = "##"
 _SPACE_MARK = "▁"
+_FALLBACK_BYTE = re.compile("<0x[0-9A-F]{2}>")
 _LARGEST_FILE = 100 * 2**20  # bytes; that of a vocabulary of 256,000 has 33 million
 _SCORE_DECIMALS = 6
 _OPENING = r"[¿¡(\[{«“‘]"
@@ -273,7 +275,7 @@ def token_bytes(tokenizer: PreTrainedTokenizerBase) -> NDArray[np.int64]:
     """Return the UTF-8 bytes of text that each token stands for, [vocab_size]; special tokens stand for none.
 
     A byte-level token counts its bytes, spaces included; with the other kinds spaces belong to no token, and neither
-    the ## of WordPiece nor the ▁ of Unigram counts.
+    the ## of WordPiece nor the ▁ of Unigram counts. A token `<0xE2>` that others fall back to is one byte.
     """
     description = json.loads(backend(tokenizer).to_str())
     decoder = json.dumps(description["decoder"])
@@ -284,6 +286,8 @@ def token_bytes(tokenizer: PreTrainedTokenizerBase) -> NDArray[np.int64]:
             continue
         if '"ByteLevel"' in decoder:
             lengths[index] = len(token)  # byte-level tokens are spelt with one character for each byte
+        elif description["model"].get("byte_fallback") and _FALLBACK_BYTE.fullmatch(token):
+            lengths[index] = 1
         elif description["model"]["type"] == "WordPiece":
             lengths[index] = len(token.removeprefix(description["model"]["continuing_subword_prefix"]).encode())
         else:

@@ -136,6 +136,15 @@ class Evaluation:
         return "\n".join(_lines(self)) + "\n"
 
 
+def written_suites(path: Path) -> list[str]:
+    """Name the suites that an `evaluation.json` holds; none where there is no such file."""
+    try:
+        written = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return []
+    return list(written.get("results", ())) if isinstance(written, Mapping) else []
+
+
 def _finite(figure: dict[str, Any]) -> dict[str, Any]:
     """JSON has no word for what is not a finite number."""
     return {

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .answers import exact_match, token_f1
 from .entities import are_entity_tags, find_entities
@@ -105,7 +105,8 @@ def evaluate_spans(
         `token_f1` and `exact_match`; see `answers`.
 
     Raises:
-        ValueError: If the model has no such head, or the language no articles on record.
+        ValueError: If the model has no such head, the language no articles on record, or a question leaves no room for
+            the text.
     """
     _refuse_other_head(model, "ForQuestionAnswering")
     answers = [_best_answer(model, tokenizer, question) for question in questions]
@@ -150,12 +151,13 @@ def _outputs(
     """Give what the model says of each text, in their order; rows of padding are at the end of what is chosen."""
     order = sorted(range(len(encoded)), key=lambda place: -len(encoded[place]["input_ids"]))
     found: list[Any] = [None] * len(encoded)
-    collate = DataCollatorWithPadding(tokenizer)
     with evaluating(model) as device:
         while order:
             size = max(1, _TOKENS_AT_ONCE // len(encoded[order[0]]["input_ids"]))
             batch, order = order[:size], order[size:]
-            padded = collate([dict(encoded[place]) for place in batch])
+            rows = [dict(encoded[place]) for place in batch]
+            # On the right whatever the tokenizer's own side: places are those of the text by itself.
+            padded = tokenizer.pad(rows, padding_side="right", return_tensors="pt", verbose=False)
             known = {name: padded[name].to(device) for name in tokenizer.model_input_names if name in padded}
             for place, row in zip(batch, choose(model(**known)).float().cpu().numpy(), strict=True):
                 found[place] = row
@@ -308,7 +310,7 @@ def _best_answer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, que
         question.context,
         truncation="only_second",
         max_length=longest,
-        stride=min(_STRIDE, longest // 4),
+        stride=_stride(tokenizer, question.question, longest),
         return_overflowing_tokens=True,
         return_offsets_mapping=True,
     )
@@ -328,3 +330,13 @@ def _best_answer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, que
                 score = float(starts[start] + ends[end])
                 best = max(best, (score, offsets[start][0], offsets[end][1]), key=lambda found: found[0])
     return question.context[best[1] : best[2]]
+
+
+def _stride(tokenizer: PreTrainedTokenizerBase, question: str, longest: int) -> int:
+    """Return how many tokens two windows share, which must be fewer than a window has beside the question."""
+    tokens = len(tokenizer(question, add_special_tokens=False, verbose=False)["input_ids"])
+    room = longest - tokens - tokenizer.num_special_tokens_to_add(pair=True)
+    if room < 2:
+        most = tokens + room - 2
+        raise ValueError(f"tokens of a question ({tokens}) must be at most {most} for this model; leave it out.")
+    return min(_STRIDE, longest // 4, room - 1)

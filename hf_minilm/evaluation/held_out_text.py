@@ -46,6 +46,7 @@ class HeldOutText:
             corpora it is always the latter.
         length: Most tokens of a window.
         seed: Decides the masks and the pairs of segments.
+        trained_on: A corpus that has the source: then "validation" is what a training on that corpus holds out of it.
 
     Raises:
         ValueError: If the source cannot be used.
@@ -53,14 +54,23 @@ class HeldOutText:
     """
 
     def __init__(
-        self, source: str, tokenizer: PreTrainedTokenizerBase, *, part: str = "all", length: int = 128, seed: int = 0
+        self,
+        source: str,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        part: str = "all",
+        length: int = 128,
+        seed: int = 0,
+        trained_on: Corpus | None = None,
     ) -> None:
         self._corpus, self._tokenizer = Corpus([source], seed=seed), tokenizer
         self._is_whole = part == "all" and source not in BUILTIN_SOURCES
-        self._length, self._seed = length, seed
+        self._length, self._seed, self._trained_on = length, seed, trained_on
 
     def documents(self) -> Iterator[Document]:
         """Stream the documents."""
+        if self._trained_on is not None:
+            return self._trained_on.held_out_of(self._corpus)
         return self._corpus.undivided() if self._is_whole else self._corpus.documents("validation")
 
     def masked(self, *, next_sentence: bool = False) -> MaskedObjective:
@@ -82,6 +92,8 @@ class HeldOutText:
 
     def _store(self) -> TokenStore:
         key = f"{self._corpus.fingerprint()} {'all' if self._is_whole else 'validation'}"
+        if self._trained_on is not None:
+            key += f" of {self._trained_on.fingerprint()}"
         return build_store(self.documents, self._tokenizer, cache_folder=None, key=key, progress=False)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..data.readers import decoded_pieces, whole_lines
+from ..data.readers import decoded_pieces, suffix_of, whole_lines
 from .pair_files import file_records, source_files, text_of
 
 _RECORD_SUFFIXES = tuple(
@@ -72,8 +72,8 @@ def read_tagged_sentences(source: str) -> Iterator[TaggedSentence]:
         FileNotFoundError: If there is no such file.
     """
     for path in source_files(source, _TAG_SUFFIXES):
-        kind = next((suffix for suffix in _TAG_COLUMNS if suffix in path.name), None)
-        yield from _records_of_tags(path) if kind is None else _columns_of_tags(path, kind)
+        kind = (suffix_of(path, _TAG_SUFFIXES) or "").removesuffix(".gz")
+        yield from _columns_of_tags(path, kind) if kind in _TAG_COLUMNS else _records_of_tags(path)
 
 
 def read_questions(source: str) -> Iterator[Question]:

@@ -66,6 +66,8 @@ def source_files(source: str, suffixes: tuple[str, ...]) -> list[Path]:
 def table_records(path: Path, *, delimiter: str) -> Iterator[tuple[int, dict[str, str]]]:
     """Iterate over the rows of a CSV or TSV file by their columns' names, with the number of each row's last line.
 
+    Blank lines are passed over.
+
     Raises:
         ValueError: If the file is no UTF-8, or a row has more or fewer cells than there are columns.
     """
@@ -75,8 +77,9 @@ def table_records(path: Path, *, delimiter: str) -> Iterator[tuple[int, dict[str
     else:
         reader = csv.reader(lines, delimiter=delimiter, strict=True)
     try:
-        names = next(reader, [])
-        for cells in reader:
+        rows = (cells for cells in reader if len(cells) > 1 or "".join(cells).strip())
+        names = next(rows, [])
+        for cells in rows:
             if len(cells) != len(names):
                 raise ValueError(f"{path}:{reader.line_num}: cells ({len(cells)}) must be {len(names)}; correct it.")
             yield reader.line_num, dict(zip(names, cells, strict=True))

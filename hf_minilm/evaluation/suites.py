@@ -8,7 +8,7 @@
 
 import difflib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import TypeVar
@@ -17,8 +17,10 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.corpus import Corpus
+from ..data.objectives import SHORTEST_ROW
 from ..data.world import LANGUAGES, World
 from ..data.world_probes import PHENOMENA
+from .answers import ARTICLES
 from .evaluation_result import Evaluation, Figure, SuiteResult
 from .fine_tuned import evaluate_classification, evaluate_spans, evaluate_tagging
 from .held_out_text import HeldOutText, evaluate_held_out, evaluate_next_sentence, evaluate_pseudo_perplexity
@@ -27,8 +29,10 @@ from .language_model import predicts_next_token
 from .minimal_pairs import minimal_pair_accuracy
 from .pair_files import read_pairs
 from .provenance import describe_hardware, describe_versions, source_name
+from .run_corpus import corpus_with, find_recipe
+from .saved_models import model_folder
 from .sentence_pairs import evaluate_pairs, share_of, words_of
-from .text_scores import TextScorer, longest_text
+from .text_scores import SCORINGS, TextScorer, longest_text
 
 Item = TypeVar("Item")
 
@@ -51,7 +55,8 @@ class EvaluationSettings:
         seed: Decides masks, pairs of segments, drawn sentences, probes and bootstraps.
 
     Raises:
-        ValueError: If a number is too small.
+        ValueError: If a number is too small, or a name unknown.
+        FileNotFoundError: If there is no such training text.
     """
 
     scoring: str = "auto"
@@ -64,6 +69,13 @@ class EvaluationSettings:
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit ({self.limit}) must be at least 1; leave it out for all examples.")
+        if self.length < SHORTEST_ROW:
+            raise ValueError(f"length ({self.length}) must be at least {SHORTEST_ROW}; give --length a larger number.")
+        for name, value, known in (("scoring", self.scoring, SCORINGS), ("language", self.language, ARTICLES)):
+            if value not in known:
+                raise ValueError(f"{name} ({value}) must be one of {', '.join(known)}; choose one of them.")
+        if self.training_text is not None:
+            Corpus([self.training_text])  # which looks for its files
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +88,17 @@ class _Task:
     source: str
     notes: list[str] = field(default_factory=list)
 
-    def text(self, part: str) -> HeldOutText:
-        length = min(self.settings.length, longest_text(self.model, self.tokenizer))
-        return HeldOutText(self.source, self.tokenizer, part=part, length=length, seed=self.settings.seed)
+    def text(self, part: str = "all") -> HeldOutText:
+        """Return the source; for the part that was held out, as the run that made the model divided it."""
+        length, trained_on = min(self.settings.length, longest_text(self.model, self.tokenizer)), None
+        if part == "validation":
+            folder = str(self.model.name_or_path)
+            recipe = find_recipe(model_folder(folder)) if folder else None
+            trained_on, words = corpus_with(self.source, recipe)
+            self.notes.append(words)
+        return HeldOutText(
+            self.source, self.tokenizer, part=part, length=length, seed=self.settings.seed, trained_on=trained_on
+        )
 
     def first(self, items: Iterable[Item]) -> list[Item]:
         """Return the items that are to be looked at; raises ValueError if there are none."""
@@ -99,11 +119,13 @@ class Suite:
         argument: What stands after the colon; with the colon in brackets where it may be left out.
         description: What it measures.
         measure: Measures it.
+        reads: The settings that it reads, besides `limit` and `seed`.
     """
 
     argument: str
     description: str
     measure: Callable[[_Task], dict[str, Figure]]
+    reads: tuple[str, ...] = ()
 
     def word(self, kind: str) -> str:
         """Return how a suite of this kind is named."""
@@ -159,9 +181,25 @@ def evaluate_model(
     )
 
 
-def check_suites(words: Sequence[str]) -> None:
-    """Raise ValueError if a suite is unknown, lacks what stands after its colon, or is named twice."""
-    _parsed(words)
+def check_suites(words: Sequence[str], *, chosen: Mapping[str, object] | None = None) -> tuple[str, ...]:
+    """Return the labels of the suites' results.
+
+    Args:
+        words: The suites.
+        chosen: The settings that somebody has chosen.
+
+    Raises:
+        ValueError: If a suite is unknown, lacks what stands after its colon, or is named twice, or if no suite reads
+            what was chosen.
+    """
+    found = _parsed(words)
+    read = {"limit", "seed"}.union(*(suite.reads for suite, _ in found.values()))
+    for name, value in (chosen or {}).items():
+        if name not in read:
+            readers = " or ".join(suite.word(kind) for kind, suite in SUITES.items() if name in suite.reads)
+            option = f"--{name.replace('_', '-')} ({value})"
+            raise ValueError(f"{option} must be read by a suite, and is not by these; leave it out, or name {readers}.")
+    return tuple(found)
 
 
 def _parsed(words: Sequence[str]) -> dict[str, tuple[Suite, str]]:
@@ -207,13 +245,13 @@ def _pseudo_perplexity(task: _Task) -> dict[str, Figure]:
     limit = task.settings.limit or _SENTENCES
     task.notes.append(f"within-word left-to-right, {limit:,} sentences at most, each by itself")
     scorer = TextScorer(task.model, task.tokenizer)
-    return evaluate_pseudo_perplexity(scorer, task.tokenizer, task.text("all"), seed=task.settings.seed, limit=limit)
+    return evaluate_pseudo_perplexity(scorer, task.tokenizer, task.text(), seed=task.settings.seed, limit=limit)
 
 
 def _next_sentence(task: _Task) -> dict[str, Figure]:
     limit = task.settings.limit or _WINDOWS
     task.notes.append(f"{limit:,} pairs of segments at most, nothing masked")
-    return evaluate_next_sentence(task.model, task.text("all"), limit=limit)
+    return evaluate_next_sentence(task.model, task.text(), limit=limit)
 
 
 def _pairs(task: _Task) -> dict[str, Figure]:
@@ -273,16 +311,23 @@ def _spans(task: _Task) -> dict[str, Figure]:
 
 
 SUITES: dict[str, Suite] = {
-    "heldout": Suite("TEXT", "loss, perplexity and bits per byte of a text", _held_out),
-    "validation": Suite("TEXT", "the same of the part that a training on this text holds out", _validation),
+    "heldout": Suite("TEXT", "loss, perplexity and bits per byte of a text", _held_out, ("length",)),
+    "validation": Suite(
+        "TEXT",
+        "the same of what its run held out of the text; without its recipe.yaml, of 5 %",
+        _validation,
+        ("length",),
+    ),
     "pseudo-perplexity": Suite(
         "TEXT", "the same of sentences, every token masked in turn; masked models", _pseudo_perplexity
     ),
-    "next-sentence": Suite("TEXT", "next sentences told from those of other documents", _next_sentence),
-    "pairs": Suite("FILES", "minimal pairs of sentences: BLiMP, Zorro, JSON, CSV, TSV", _pairs),
+    "next-sentence": Suite("TEXT", "next sentences told from those of other documents", _next_sentence, ("length",)),
+    "pairs": Suite(
+        "FILES", "minimal pairs of sentences: BLiMP, Zorro, JSON, CSV, TSV", _pairs, ("scoring", "training_text")
+    ),
     "probes": Suite("[:es,en]", "the built-in minimal pairs: agreement by distance, coreference, senses", _probes),
     "classification": Suite("FILES", "records with text and label", _classification),
     "tagging": Suite("FILES", "words with tags: .conllu, .iob2, .conll, JSON", _tagging),
-    "spans": Suite("FILES", "questions whose answers are parts of a text, in SQuAD's JSON", _spans),
+    "spans": Suite("FILES", "questions whose answers are parts of a text, in SQuAD's JSON", _spans, ("language",)),
 }
 """What can be measured, by name."""

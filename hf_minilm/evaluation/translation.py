@@ -128,7 +128,7 @@ def _most_new_tokens(model: Any, longest: int, asked: int | None) -> int:
 def _translate_batch(
     model: Any, tokenizer: Any, sources: list[str], *, num_beams: int, max_new_tokens: int
 ) -> list[str]:
-    encoded = tokenizer(sources, padding=True, return_tensors="pt")
+    encoded = tokenizer(sources, padding=True, padding_side="right", return_tensors="pt")
     with evaluating(model) as device:
         output = model.generate(
             input_ids=encoded["input_ids"].to(device),

@@ -250,13 +250,15 @@ class MiniLMForConditionalGeneration(MiniLMSeq2SeqPreTrainedModel, GenerationMix
             A model with weights of its own, in evaluation mode.
 
         Raises:
-            ValueError: If the decoder has no head over its vocabulary.
+            ValueError: If the decoder is no MiniLMForCausalLM, or has a dense layer before its vocabulary.
         """
         encoder = MiniLMModel.from_pretrained(encoder) if isinstance(encoder, str) else encoder
         decoder = MiniLMForCausalLM.from_pretrained(decoder) if isinstance(decoder, str) else decoder
-        if decoder.get_output_embeddings() is None:
+        if not isinstance(decoder, MiniLMForCausalLM):
+            raise ValueError(f"decoder ({type(decoder).__name__}) must be a MiniLMForCausalLM; give one.")
+        if decoder.config.causal_transform:
             raise ValueError(
-                f"decoder ({type(decoder).__name__}) must have a head over its vocabulary; give MiniLMForCausalLM."
+                "causal_transform (True) of the decoder must be False; give one without a layer before its vocabulary."
             )
         fields = {name: getattr(decoder.config, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
         config = MiniLMSeq2SeqConfig(

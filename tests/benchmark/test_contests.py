@@ -35,6 +35,12 @@ def test_all_contestants_of_a_training_have_the_same_shape(name):
     assert len({(w.size, w.vocab_size, w.rows, w.length, w.warmup_steps, w.steps, w.objective) for w in works}) == 1
 
 
+@pytest.mark.parametrize(("asked", "expected"), [(30_522, 32_000), (50_257, 50_257)])
+def test_the_memory_is_measured_with_a_vocabulary_that_has_all_ids_of_the_data(asked, expected):
+    works = [each.work for each in contest("memory", vocabulary=asked).contestants]
+    assert {work.vocab_size for work in works} == {expected}
+
+
 def test_each_peer_takes_part_as_its_users_run_it_and_tuned():
     works = {each.name: each.work for each in contest("causal").contestants}
     assert list(works) == ["ours", "gpt2", "gpt2 tuned", "llama", "llama tuned"]

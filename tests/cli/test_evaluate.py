@@ -66,6 +66,27 @@ def test_a_classifier_is_measured_where_it_is_told_to_write(tmp_path, save, toke
     assert not (tmp_path / "model" / "evaluation.json").exists()
 
 
+def test_what_is_replaced_is_said_before_it_is_and_only_if_it_held_another_suite(tmp_path, save, tokenizer, capsys):
+    folder = save(ours(MiniLMForMaskedLM, tokenizer))
+    command = ["evaluate", folder, f"pairs:{_pairs(tmp_path)}"]
+    assert main(command) == main(command) == 0
+    assert "will be replaced" not in capsys.readouterr().err
+    assert main(["evaluate", folder, "probes:en", "--limit=2"]) == 0
+    said = capsys.readouterr().err
+    assert "evaluation.json holds pairs:agreement.txt and will be replaced" in said
+    assert said.index("will be replaced") < said.index("measuring probes")
+    written = json.loads((tmp_path / "model" / "evaluation.json").read_text(encoding="utf-8"))
+    assert list(written["results"]) == ["probes:en"]
+
+
+def test_mistakes_are_found_before_the_model_is_opened(tmp_path, capsys):
+    line = refusal(capsys, "./nowhere", "probes", f"--output={tmp_path}/missing/figures.json")
+    assert line.endswith("missing/figures.json) must be in a folder that exists; make it first.")
+    assert "--length (64) must be read by a suite" in refusal(capsys, "./nowhere", "probes", "--length=64")
+    assert "give --length a larger number" in refusal(capsys, "./nowhere", "heldout:a.txt", "--length=0")
+    assert "language (xx) must be one of en" in refusal(capsys, "./nowhere", "spans:a.json", "--language=xx")
+
+
 def test_without_a_model_the_suites_are_listed(capsys):
     assert main(["evaluate", "--list"]) == 0
     assert "pairs:FILES" in capsys.readouterr().out

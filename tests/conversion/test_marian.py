@@ -67,6 +67,23 @@ def test_marian_becomes_ours_and_comes_back_with_the_same_bits(kind, build):
     assert back.model.final_logits_bias.std() > 0.1
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("is_saved", [False, True], ids=["in memory", "saved"])
+def test_marian_in_half_precision_comes_back_with_the_same_bits_and_computes(dtype, is_saved, build, tmp_path):
+    marian = build().to(dtype)
+    before = {name: tensor.clone() for name, tensor in marian.state_dict().items()}
+    marian.save_pretrained(tmp_path / "marian")
+    converted = from_native(tmp_path / "marian" if is_saved else marian)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in marian.state_dict().items())
+    assert {tensor.dtype for tensor in converted.model.state_dict().values()} == {dtype}
+    back = to_native(converted.model, "marian").model
+    assert {tensor.dtype for tensor in back.state_dict().values()} == {dtype}
+    assert_same_bits(marian, back)
+    inputs = torch.randint(1, 52, (2, 11), generator=torch.Generator().manual_seed(2))
+    theirs, mine = (model(inputs, decoder_input_ids=inputs[:, :7]).logits for model in (marian, back))
+    assert torch.equal(theirs, mine)
+
+
 def test_the_stacks_without_a_head_are_marians(build):
     marian = build(MarianModel)
     assert_same_bits(marian, to_native(from_native(marian).model, "marian").model)

@@ -211,6 +211,24 @@ def test_the_world_and_a_file_are_both_divided_and_there_is_no_world_to_compare_
     assert [document.source for document in corpus.documents("validation")][-1] == "a.txt:2"
 
 
+def test_what_is_held_out_of_one_source_is_its_share_of_what_is_held_out_of_all(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.txt").write_bytes(as_text([(f"{name}{number}",) for number in range(60)]))
+    corpus = Corpus([f"{tmp_path}/a.txt", "builtin:world", f"{tmp_path}/b.txt"], validation_share=0.3)
+    texts = [document.text for document in corpus.documents("validation")]
+    for name in "ab":
+        other = Corpus([f"{tmp_path}/../{tmp_path.name}/{name}.txt"])
+        found = [document.text for document in corpus.held_out_of(other)]
+        assert found == [text for text in texts if len(text) < 4 and text[0] == name]
+        assert len(found) > 9
+        assert corpus.sources_shared_with(other) == other.num_sources == 1
+    stories = [document.text for document in corpus.held_out_of(Corpus(["builtin:world"]))]
+    assert stories == [text for text in texts if len(text) > 3]
+    (tmp_path / "c.txt").write_text("Alone.", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"held-out documents of 1 sources \(0\) must be at least 1"):
+        next(Corpus([f"{tmp_path}/c.txt", "builtin:world"]).held_out_of(Corpus([f"{tmp_path}/c.txt"])))
+
+
 def test_the_documentation_is_divided_like_files(monkeypatch: pytest.MonkeyPatch) -> None:
     documents = [Document(("A.",), "docs:a"), Document(("B.",), "docs:b")]
     monkeypatch.setattr(corpus_module, "installed_documentation", lambda: tuple(documents))

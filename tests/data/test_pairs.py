@@ -105,6 +105,7 @@ def test_quotes_are_text_and_white_space_and_control_characters_become_one_space
         ("a.tsv", b"a\tb\nc\n", r"a\.tsv:2: columns \(1\) must be at least 2; put a tab"),
         ("a.tsv", b"a\n", r"a\.tsv:1: columns \(1\) must be at least 2"),
         ("a.tsv", b"id\tsource\ttarget\n1\ta\tb\n\n2\ta\n", r"a\.tsv:4: columns \(2\) must be at least 3"),
+        ("a.tsv", b"source\ttarget\tsource\na\tb\tc\n", r"a\.tsv:1: columns called source \(2\) must be 1; rename"),
         (
             "a.jsonl",
             b'{"source": "a", "target": "b"}\n{"source": "a"}',

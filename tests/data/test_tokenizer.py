@@ -4,6 +4,8 @@ import sys
 from collections import Counter
 
 import pytest
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
 
 from hf_minilm.data.document import Document
 from hf_minilm.data.tokenizer import (
@@ -85,6 +87,18 @@ def test_an_encoders_token_bytes_are_those_of_the_text_without_its_spaces(tokeni
     assert not sizes[:5].any()
     for text in PROSE:
         assert sizes[tokenizers[kind](text)["input_ids"]].sum() == len(text.replace(" ", "").encode())
+
+
+@pytest.mark.parametrize("falls_back", [True, False])
+def test_a_byte_that_others_fall_back_to_counts_one(falls_back):
+    pieces = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", "▁the", "ñ"]
+    inner = Tokenizer(models.BPE({piece: place for place, piece in enumerate(pieces)}, [], byte_fallback=falls_back))
+    inner.add_special_tokens(["<unk>"])
+    sizes = token_bytes(PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>"))
+    if falls_back:
+        ids = inner.encode("日ñ🙂").ids
+        assert sizes[ids].sum() == len("日ñ🙂".encode())
+    assert sizes[[0, 1, 257, 258, 259]].tolist() == [0, 1 if falls_back else 6, 0, 3, 2]
 
 
 def test_every_word_of_a_small_closed_vocabulary_becomes_one_token():

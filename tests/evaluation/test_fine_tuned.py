@@ -1,5 +1,7 @@
 """Fine-tuned models: against what they say text by text, and scikit-learn, scipy and the metrics of this package."""
 
+import copy
+
 import numpy as np
 import pytest
 import sklearn.metrics
@@ -132,6 +134,25 @@ def test_a_words_tag_is_that_of_its_first_token(build, piece_tokenizer, is_ours)
     assert figures["entity_f1"].n == len(TEXTS)
 
 
+@both_kinds
+def test_a_tokenizer_that_pads_on_the_left_gives_the_same_figures(build, piece_tokenizer, is_ours):
+    left = copy.deepcopy(piece_tokenizer)
+    left.padding_side = "left"
+    tagger = build(BertForTokenClassification, is_ours=is_ours, id2label={0: "NOUN", 1: "VERB"})
+    best = [logits_of(tagger, piece_tokenizer(text)).argmax(-1) for text in TEXTS]
+    sentences = []
+    for text, classes in zip(TEXTS, best, strict=True):
+        lengths = [len(piece_tokenizer.tokenize(word)) for word in text.split()]
+        firsts = np.cumsum([1, *lengths[:-1]])
+        sentences.append(TaggedSentence(tuple(text.split()), tuple(("NOUN", "VERB")[classes[at]] for at in firsts)))
+    assert evaluate_tagging(tagger, left, sentences, seed=0)["accuracy"].value == 1.0
+    model = build(BertForQuestionAnswering, is_ours=is_ours, positions=32)
+    # Two windows of unequal length.
+    questions = [Question("who", "the dog is old and the key is here . " * 2, ("the dog",))]
+    right, wrong = (evaluate_spans(model, each, questions, language="en", seed=0) for each in (piece_tokenizer, left))
+    assert right == wrong
+
+
 def test_tags_that_are_no_entities_are_classes_of_words(build, piece_tokenizer):
     model = build(BertForTokenClassification, is_ours=True, id2label={0: "NOUN", 1: "VERB"})
     sentences = [TaggedSentence(("key",), ("NOUN",)), TaggedSentence(("the", "dog"), ("VERB", "NOUN"))]
@@ -198,3 +219,16 @@ def test_a_long_text_is_read_in_windows(build, piece_tokenizer):
     figures = evaluate_spans(model, piece_tokenizer, questions, language="en", seed=0)
     assert 0.0 <= figures["token_f1"].value <= 1.0
     assert len(piece_tokenizer("who", context)["input_ids"]) > 48
+
+
+@pytest.mark.parametrize("room", [40, 14, 2])
+def test_a_question_that_nearly_fills_a_window_is_answered_from_the_whole_text(build, piece_tokenizer, room):
+    model = build(BertForQuestionAnswering, is_ours=True, positions=64)
+    question = "the " * (64 - 3 - room)
+    context = "the dog is old and the key is here . " * 3
+    figures = evaluate_spans(model, piece_tokenizer, [Question(question, context, ("a",))], language="en", seed=0)
+    assert figures["exact_match"].n == 1
+    with pytest.raises(
+        ValueError, match=r"tokens of a question \(60\) must be at most 59 for this model; leave it out"
+    ):
+        evaluate_spans(model, piece_tokenizer, [Question("the " * 60, context, ("a",))], language="en", seed=0)

@@ -35,6 +35,12 @@ def test_tagged_sentences_are_the_same_in_every_form(tmp_path, name, is_zipped):
     assert list(read_tagged_sentences(str(path))) == SENTENCES
 
 
+@pytest.mark.parametrize(("name", "form"), [("en.conll.jsonl", "a.jsonl"), ("EN.CONLLU", "a.conllu")])
+def test_the_end_of_a_name_says_the_form_in_any_case(tmp_path, name, form):
+    (tmp_path / name).write_text(TAGGED[form], encoding="utf-8")
+    assert list(read_tagged_sentences(str(tmp_path / name))) == SENTENCES
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [

@@ -39,6 +39,12 @@ def test_each_form_holds_the_same_pairs_and_its_name_is_the_paradigm(tmp_path, n
     assert list(read_pairs(source)) == [SentencePair(name.split(".")[0], good, bad) for good, bad in PAIRS]
 
 
+@pytest.mark.parametrize("name", ["table.csv", "table.tsv"])
+def test_blank_lines_of_a_table_are_passed_over(tmp_path, name):
+    source = write(tmp_path / name, "\n  \n" + FORMS[name].replace("\n", "\n\n") + " \n\n")
+    assert [(pair.good, pair.bad) for pair in read_pairs(source)] == PAIRS
+
+
 @pytest.mark.parametrize("key", ["UID", "paradigm", "phenomenon"])
 def test_a_record_may_name_its_paradigm(tmp_path, key):
     source = write(tmp_path / "all.jsonl", as_json(good="good", bad="bad", **{key: "agreement"}))

@@ -80,11 +80,40 @@ def test_a_wrong_suite_is_one_line_that_lists_them(words, message):
         check_suites(words)
 
 
+@pytest.mark.parametrize(
+    ("chosen", "words", "message"),
+    [
+        ({"scoring": "masked"}, ["probes"], r"--scoring \(masked\) must be read by a suite.* or name pairs:FILES\."),
+        ({"training_text": "a"}, ["spans:a"], r"--training-text \(a\) must be read by a suite.* or name pairs:FILES\."),
+        ({"language": "de"}, ["heldout:a"], r"--language \(de\) must be read by a suite.* or name spans:FILES\."),
+        ({"length": 64}, ["pseudo-perplexity:a"], r"--length \(64\) must .* heldout:TEXT or validation:TEXT or next"),
+    ],
+)
+def test_a_setting_that_no_suite_reads_is_refused_and_the_suites_that_do_are_named(chosen, words, message):
+    with pytest.raises(ValueError, match=message):
+        check_suites(words, chosen=chosen)
+
+
+def test_a_setting_that_one_of_the_suites_reads_passes():
+    chosen = {"scoring": "masked", "language": "de", "length": 64, "training_text": "a", "seed": 1, "limit": 2}
+    assert check_suites(["pairs:x/a", "spans:a", "heldout:a"], chosen=chosen) == ("pairs:a", "spans:a", "heldout:a")
+
+
 def test_known_suites_pass_and_each_says_what_it_measures():
     check_suites(["probes", *(f"{kind}:a" for kind in SUITES if kind != "probes")])
     assert all(suite.description for suite in SUITES.values())
 
 
-def test_a_limit_below_1_is_refused():
-    with pytest.raises(ValueError, match=r"limit \(0\) must be at least 1"):
-        EvaluationSettings(limit=0)
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"limit": 0}, r"limit \(0\) must be at least 1"),
+        ({"length": 0}, r"length \(0\) must be at least 8; give --length a larger number"),
+        ({"scoring": "psycho"}, r"scoring \(psycho\) must be one of auto, masked"),
+        ({"language": "xx"}, r"language \(xx\) must be one of en, es, de, hi"),
+        ({"training_text": "nowhere.txt"}, r"nowhere\.txt\) must be a file, folder or glob that exists"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_refused_at_the_start(settings, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        EvaluationSettings(**settings)

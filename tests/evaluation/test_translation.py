@@ -1,5 +1,6 @@
 """Translations: scores against chrF written out, outputs against tokens chosen one by one."""
 
+import copy
 import subprocess
 import sys
 from collections import Counter
@@ -124,6 +125,18 @@ def test_greedy_outputs_are_the_likeliest_tokens_however_the_texts_are_batched(
     outputs = translate(model, translation_tokenizer, SOURCES, max_new_tokens=7, batch_size=batch_size)
     assert outputs == truth
     assert model.training
+
+
+def test_sources_are_padded_on_the_right_whatever_the_tokenizers_own_side(translation_tokenizer):
+    left = copy.deepcopy(translation_tokenizer)
+    left.padding_side = "left"
+    model = Echo()
+    translate(model, left, ["The keys are old.", "Ana"])
+    read = model.calls[0]["input_ids"]
+    assert [sorted(row.ne(left.pad_token_id).tolist(), reverse=True) for row in read] == [
+        row.ne(left.pad_token_id).tolist() for row in read
+    ]
+    assert (read == left.pad_token_id).any()
 
 
 def test_outputs_come_in_the_order_of_the_sources_though_texts_of_like_length_share_a_batch(translation_tokenizer):

@@ -38,6 +38,23 @@ def test_every_answer_is_found_by_its_characters_in_a_window_that_holds_it(encod
     assert max(map(len, encoded["input_ids"])) <= max_length
 
 
+def test_a_question_that_nearly_fills_a_window_leaves_fewer_tokens_to_share_or_is_refused(encoder: Path) -> None:
+    records = made_examples.questions(2)
+    tokenizer = open_tokenizer(encoder)
+    length = 3 + max(len(tokenizer.tokenize(record["question"])) for record in records)
+    encoded = windows(batch(records), tokenizer, length + 2, 64)
+    assert max(map(len, encoded["input_ids"])) == length + 2
+    covered = {tuple(offset) for offsets in encoded["offset_mapping"] for offset in offsets if offset}
+    wanted = {tuple(each) for record in records for each in _offsets(tokenizer, record["context"])}
+    assert covered == wanted
+    with pytest.raises(ValueError, match=rf"max_length \({length + 1}\) must be at least {length + 2}; a question"):
+        windows(batch(records), tokenizer, length + 1, 64)
+
+
+def _offsets(tokenizer, context: str) -> list:
+    return tokenizer(context, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+
+
 def test_a_window_with_half_of_an_answer_has_none() -> None:
     answers = {"text": ["the fair"], "answer_start": [10]}
     offsets = [None, (7, 9), (10, 13), (14, 18), (19, 22)]

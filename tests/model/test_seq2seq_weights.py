@@ -234,6 +234,13 @@ def test_a_joined_model_saves_and_opens(joined, draw_tokens, tmp_path):
     assert opened.generate(**common).tolist() == joined.generate(**common).tolist()
 
 
-def test_a_decoder_without_a_head_is_refused(make_model):
-    with pytest.raises(ValueError, match=r"decoder \(MiniLMModel\) must have a head over its vocabulary"):
-        MiniLMForConditionalGeneration.from_encoder_decoder(make_model(MiniLMModel), make_model(MiniLMModel))
+@pytest.mark.parametrize("model_class", [MiniLMModel, MiniLMForMaskedLM])
+def test_a_decoder_without_a_causal_head_is_refused(make_model, model_class):
+    with pytest.raises(ValueError, match=rf"decoder \({model_class.__name__}\) must be a MiniLMForCausalLM; give one"):
+        MiniLMForConditionalGeneration.from_encoder_decoder(make_model(MiniLMModel), make_model(model_class))
+
+
+def test_a_decoder_with_a_layer_before_its_vocabulary_is_refused(make_model):
+    decoder = make_model(MiniLMForCausalLM, causal_transform=True)
+    with pytest.raises(ValueError, match=r"causal_transform \(True\) of the decoder must be False"):
+        MiniLMForConditionalGeneration.from_encoder_decoder(make_model(MiniLMModel), decoder)

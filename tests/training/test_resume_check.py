@@ -145,6 +145,14 @@ def test_a_run_that_fails_is_said_in_one_line_with_what_it_said(
     assert "nowhere.txt" in lines[0]
 
 
+def test_a_file_that_cannot_be_written_is_said_before_anything_is_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["resume-check", f"--json={tmp_path}/nowhere/found.json", "--before=3", "--after=40", *SMALL]
+    assert main(arguments) == 2
+    assert "nowhere/found.json) must be in a folder that exists; make it first." in capsys.readouterr().err
+
+
 def test_steps_and_processes_begin_at_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["resume-check", "--before=0"]) == 2
     assert "--before (0) must be at least 1" in capsys.readouterr().err
