@@ -364,6 +364,11 @@ class Recipe:
                 "tokenizer.kind (bytelevel_bpe) must have a [MASK] token with objective.name masked; "
                 "choose wordpiece, unigram or auto."
             )
+        if self.objective.name == "causal" and self.tokenizer_kind != "bytelevel_bpe":
+            raise ValueError(
+                f"tokenizer.kind ({self.tokenizer_kind}) must have tokens for a text's two ends with objective.name "
+                "causal; choose bytelevel_bpe or auto."
+            )
         self._check_sequence_to_sequence()
 
     def _check_optimizer(self) -> None:
