@@ -27,7 +27,7 @@ from ..evaluation.samples import (
 from ..evaluation.translation import evaluate_translations
 from ..evaluation.world_floor import MaskedFloor, causal_floor, masked_floor
 from ..model.saved_weights import open_to_other_readers
-from .assembly import prepare_training
+from .assembly import check_vocabulary_loss, prepare_training
 from .background_work import BackgroundWork
 from .checkpoint import (
     TrainingState,
@@ -88,6 +88,7 @@ def pretrain(recipe: Recipe, *, accept_changes: bool = False) -> str:
     """
     folder = recipe.output_folder
     build_config(recipe)
+    check_vocabulary_loss(recipe.training.vocabulary_loss)
     open_corpus(recipe)
     end_with_launcher()
     set_threads(recipe)

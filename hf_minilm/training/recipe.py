@@ -219,7 +219,9 @@ class TrainingSettings:
         "auto", "Whether torch.compile fuses the layers; auto where the time that it takes comes back."
     )
     vocabulary_loss: Literal["auto", "chunked", "plain", "torch", "liger"] = _setting(
-        "auto", "How the loss over the vocabulary is computed: chunked, by all logits at once, or another's kernel."
+        "auto",
+        "How the loss over the vocabulary is computed: chunked, by all logits at once, or another's kernel; liger is "
+        "the package liger-kernel, on CUDA.",
     )
 
 

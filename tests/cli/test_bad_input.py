@@ -1,8 +1,10 @@
 """A user's mistake costs one line and exit code 2, and damages nothing."""
 
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from hf_minilm.cli.main import main
 
@@ -80,6 +82,27 @@ def test_rows_longer_than_the_positions_are_refused_before_anything_is_written(
 ) -> None:
     line = refusal(capsys, "--set", "data.sequence_length=1000")
     assert "data.sequence_length (1000) must not exceed the model's positions (512)" in line
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("package", "cuda", "lacks"), [(False, True, "the package liger-kernel"), (True, False, "a CUDA device")]
+)
+def test_a_kernel_that_is_not_there_is_refused_before_anything_is_written(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    package: bool,
+    cuda: bool,
+    lacks: str,
+) -> None:
+    (tmp_path / "liger_kernel.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    if not package:
+        monkeypatch.setitem(sys.modules, "liger_kernel", None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    line = refusal(capsys, "--set", "training.vocabulary_loss=liger")
+    assert f"training.vocabulary_loss (liger) must have {lacks}; " in line
     assert not (tmp_path / "runs").exists()
 
 
