@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.utils import LoggerType
 
 from hf_minilm.cli.main import main
+from hf_minilm.training import launch
 
 PARAGRAPH = "Una frase corta que sirve de texto. Otra frase le sigue y dice algo más.\n\n"
 
@@ -103,6 +105,17 @@ def test_a_kernel_that_is_not_there_is_refused_before_anything_is_written(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     line = refusal(capsys, "--set", "training.vocabulary_loss=liger")
     assert f"training.vocabulary_loss (liger) must have {lacks}; " in line
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_tracker_that_is_absent_or_none_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(launch, "get_available_trackers", lambda: [LoggerType.WANDB])
+    line = refusal(capsys, "--set", "output.trackers=[wandb, tensorboard]")
+    assert "output.trackers (tensorboard) must be installed; " in line
+    line = refusal(capsys, "--set", "output.trackers=[foo]")
+    assert "output.trackers (foo) must be trackers of Accelerate; choose among aim, " in line
     assert not (tmp_path / "runs").exists()
 
 
