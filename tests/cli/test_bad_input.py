@@ -119,6 +119,31 @@ def test_a_tracker_that_is_absent_or_none_is_refused_before_anything_is_written(
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_tokenizer_that_is_nowhere_is_named_with_its_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    line = refusal(capsys, "--set", "tokenizer.folder=nowhere")
+    assert "tokenizer.folder (nowhere) must be a folder with a tokenizer, or a Hub name that can be reached; " in line
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("view", "runs/world", "A text."),
+        ("check", "runs/world"),
+        ("evaluate", "runs/world", "probes"),
+        ("export", "runs/world", "out", "--to", "modernbert"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_run_in_place_of_its_model_is_answered_with_where_the_model_lies(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    (tmp_path / "runs" / "world" / "model").mkdir(parents=True)
+    (tmp_path / "runs" / "world" / "model" / "config.json").write_text("{}", encoding="utf-8")
+    assert main(words) == 2
+    expected = "hf-minilm: model (runs/world) must be a model's folder, not a run's; give runs/world/model."
+    assert capsys.readouterr().err.splitlines() == [expected]
+
+
 def test_a_single_document_cannot_serve_next_sentence_prediction(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
