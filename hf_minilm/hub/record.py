@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..data.best_prediction import MASK
 from ..model.configuration_minilm import MiniLMConfig
 from ..model.configuration_minilm_seq2seq import MiniLMSeq2SeqConfig
 from ..training.checkpoint import STATE_FILE, checkpoint_step, list_checkpoints
@@ -92,6 +93,12 @@ class Record:
     def is_built_in(self) -> bool:
         """Whether all that it was trained on is this project's own text, and may be quoted."""
         return self.recipe is not None and all(name.startswith("builtin:") for name in self.recipe.corpora)
+
+    @property
+    def mask_token(self) -> str:
+        """What stands for a hidden token in a text, by the tokenizer beside the model."""
+        token = (_read_json(self.model_folder / "tokenizer_config.json") or {}).get("mask_token") or MASK
+        return str(token["content"] if isinstance(token, Mapping) else token)
 
 
 def read_record(path: Path) -> Record:

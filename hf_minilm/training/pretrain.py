@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from ..data.best_prediction import MASK
 from ..data.tokenizer import token_bytes
 from ..evaluation.language_model import HeldOut, held_out
 from ..evaluation.minimal_pairs import minimal_pair_accuracy
@@ -231,6 +232,7 @@ def _report(training: Training, data: Data, state: TrainingState, model_folder: 
         model_folder=str(model_folder),
         task=TASKS[name],
         better=_better_checkpoint(training, state, model_folder.parent / "checkpoints"),
+        mask_token=data.tokenizer.mask_token or MASK,
         **samples,
     )
 
