@@ -5,9 +5,9 @@
     python examples/compare_sentences.py runs/mine/model pairs.jsonl         # text, text_pair and label: classes
     python examples/compare_sentences.py runs/mine/model sts.jsonl --regression     # the label is a number
 
-Both texts stand in one row, told apart by `token_type_ids`, so that every token sees both. For many texts against many,
-`embed_sentences.py` reads each alone. The same head does both: with one output and `problem_type="regression"` its loss
-is the squared error.
+Both texts stand in one row, so that every token sees both, and are told apart by the [SEP] between them; by token types
+too where a model has them, as preset bert. For many texts against many, `embed_sentences.py` reads each alone. The same
+head does both: with one output and `problem_type="regression"` its loss is the squared error.
 """
 
 import argparse

@@ -9,12 +9,14 @@ of texts of similar length. Its learning rate follows the same schedule. Both tr
 """
 
 import argparse
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from fine_tune import run
 from transformers import (
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
@@ -166,4 +168,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run(main))

@@ -37,6 +37,9 @@ def main() -> None:
     """Train, measure, print."""
     parser = argument_parser(__doc__, data="records with text and text_pair (.jsonl, .tsv)", batch_size=64)
     arguments = parser.parse_args()
+    for option in ("untrained", "grouped"):
+        if getattr(arguments, option):
+            raise ValueError(f"--{option} (given) must be absent, as it has no effect here; leave it out.")
     parts = load_parts(arguments.data, lambda file: read_records(file, FIELDS), translations, limit=arguments.limit)
     set_seed(arguments.seed)
     texts = [list(parts["test"][field]) for field in FIELDS]

@@ -1,7 +1,7 @@
 """Fine-tune a decoder to do what a prompt asks, by TRL's `SFTTrainer`.
 
     hf-minilm pretrain examples/recipes/causal.yaml
-    python examples/follow_instructions.py runs/causal/model               # questions on stories that it makes
+    python examples/follow_instructions.py runs/world_causal/model         # questions on stories that it makes
     python examples/follow_instructions.py runs/mine/model tasks.jsonl     # records with prompt and completion
 
 A prompt is given and a completion is learnt: only the completion's tokens, and the end token after them, have a loss.

@@ -1,7 +1,7 @@
 """Which position scheme still works on texts longer than those of the training?
 
-    python examples/position_lab.py --output runs/position_lab
-    python examples/position_lab.py --corpus novels.jsonl.gz --budget 5min
+    python examples/position_lab.py
+    python examples/position_lab.py --corpus novels.jsonl.gz --budget 5min --output runs/position_lab_novels
 
 Trains the same small model with every position scheme on rows of 128 tokens, masked and causal, and measures each on
 the same held-out tokens cut into windows of 128, 256, 512 and 1024. A scheme that reaches further than it was trained
@@ -10,10 +10,12 @@ gains from the longer context or at least loses nothing. Writes `table.md`, `los
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+from fine_tune import run
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
@@ -140,4 +142,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run(main))

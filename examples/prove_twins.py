@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from fine_tune import run
 from transformers import PreTrainedModel
 
 from hf_minilm.conversion import ARCHITECTURES, Converted, from_native, to_native
@@ -131,8 +132,8 @@ def trained(name: str) -> Iterator[Row]:
     yield row
 
 
-def main() -> int:
-    """Print the table, each architecture's lines as soon as they are known; the exit code is 0."""
+def main() -> None:
+    """Print the table, each architecture's lines as soon as they are known."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", default=list(ARCHITECTURES), help="architectures, folders or Hub names")
     parser.add_argument("--classes", nargs="+", default=[""], metavar="ENDING", help="endings of classes; else all")
@@ -142,8 +143,7 @@ def main() -> int:
         rows = there_and_back(name, tuple(arguments.classes)) if name in ARCHITECTURES else trained(name)
         for row in rows:
             print(row, flush=True)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(main))

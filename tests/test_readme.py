@@ -1,5 +1,6 @@
 """The README says what is true: its Python runs, its commands name options that exist, its length is kept."""
 
+import argparse
 import os
 import re
 import shlex
@@ -33,8 +34,8 @@ def block_with(text: str) -> str:
 
 
 def commands() -> list[list[str]]:
-    """Every shell command of the README, split into words."""
-    joined = "\n".join(blocks("bash")).replace("\\\n", " ")
+    """Every shell command of the README, split into words as a shell does."""
+    joined = "\n".join(blocks("bash")).replace("\\\n", "")
     parts = [part for line in joined.splitlines() for part in line.split("&&")]
     return [words for part in parts if (words := shlex.split(part, comments=True))]
 
@@ -87,6 +88,7 @@ def test_the_first_block_fills_a_mask_and_shows_weights_that_sum_to_one(capsys: 
 def test_the_fine_tuning_block_trains(home: Path) -> None:
     names = execute(block_with("Trainer"))
     assert names["model"].config.num_labels == 2
+    assert names["arguments"].bf16 == torch.cuda.is_available()  # the attention there is for 16 bits
 
 
 def test_a_process_without_the_package_opens_the_model(home: Path, tmp_path: Path) -> None:
@@ -111,6 +113,26 @@ def test_every_pretrain_command_names_recipes_and_settings_that_exist(capsys: py
         ]
         assert main(["pretrain", "--print-recipe", *existing]) == 0
     assert "training:" in capsys.readouterr().out
+
+
+def test_no_two_pretrain_commands_meet_in_a_folder() -> None:
+    recipes = []
+    for words in pretrain_words():
+        parsed = argparse.ArgumentParser()
+        parsed.add_argument("recipe", nargs="?")
+        parsed.add_argument("--set", action="append", default=[])
+        given = parsed.parse_args(words)
+        if given.recipe != "RECIPE.yaml":
+            recipes.append(load_recipe(None if given.recipe is None else ROOT / given.recipe, given.set))
+    folders = [recipe.output_folder for recipe in recipes]
+    assert len(folders) >= 5
+    assert len(set(folders)) == len(folders)
+
+
+def test_a_text_on_the_command_line_has_single_spaces() -> None:
+    texts = [word for words in commands() for word in words if " " in word]
+    assert any(word.startswith("Elena") for word in texts)
+    assert [word for word in texts if "  " in word] == []
 
 
 def test_every_setting_named_in_the_text_is_a_field_of_a_recipe() -> None:

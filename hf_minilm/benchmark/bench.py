@@ -1,18 +1,19 @@
 """A run of the bench: prepare what is read, hold one contest after the other, and report each when it is over."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..training.recipe_values import nearest
 from .contests import BY_DEFAULT, DESCRIPTIONS, Contest, build_contest
-from .machine import Machine
+from .machine import Machine, measuring_device
 from .processes import carry_out
 from .report import FOOTNOTE, header, table, to_json, write_json
 from .rounds import Results, hold
 from .settings import BenchSettings
-from .work import MachineWork
+from .work import MachineWork, TrainingWork
 from .working_folder import WorkingFolder, open_working_folder, prepare
 
 
@@ -29,6 +30,34 @@ def check_names(names: Sequence[str]) -> tuple[str, ...]:
                 f"{nearest(name, [*DESCRIPTIONS])}?"
             )
     return tuple(name for name in DESCRIPTIONS if name in names) if names else BY_DEFAULT
+
+
+def check_settings(names: Sequence[str], settings: BenchSettings) -> None:
+    """Make sure, before anything is prepared, that our recipes can be built and that each of `peers` names a peer.
+
+    Args:
+        names: As `check_names` gives them.
+        settings: What the user chose.
+
+    Raises:
+        ValueError: If a setting of our recipe is wrong or nobody's, or a text is in no name.
+    """
+    from .ours import check_recipe
+
+    # With the peers of every precision: which of them take part is known once the machine is measured.
+    machine = Machine(measuring_device().type, "this one", 1, True, "", "", "", "")
+    contests = [build_contest(name, replace(settings, peers=()), machine) for name in names]
+    contestants = [each for contest in contests for each in contest.contestants]
+    trained = [each.work for each in contestants if each.against is None and isinstance(each.work, TrainingWork)]
+    if settings.recipe and not trained:
+        raise ValueError(f"--set ({settings.recipe[0]}) must have a contest of training to act on; add one, as causal.")
+    for work in trained:
+        check_recipe(work)
+    peers = [each.name for each in contestants if each.against is not None]
+    for text in settings.peers:
+        if not any(map(replace(settings, peers=(text,)).takes_part, peers)):
+            known = ", ".join(dict.fromkeys(peers)) or "those of another contest"
+            raise ValueError(f"--peers ({text}) must be words of a peer's name; choose from {known}.")
 
 
 def run_bench(
@@ -51,6 +80,7 @@ def run_bench(
     """
     if output is not None and not output.absolute().parent.is_dir():
         raise ValueError(f"--output ({output}) must be in a folder that exists; make it first.")
+    check_settings(names, settings)
     working_folder = open_working_folder(settings, folder)
     machine, rates = measure_machine(working_folder)
     contests = [build_contest(name, settings, machine) for name in names]

@@ -12,7 +12,7 @@ from torch import nn
 from ..model.configuration_minilm import MiniLMConfig
 from ..model.modeling_minilm import MiniLMForCausalLM, MiniLMModel
 from ..model.variable_length import VARIABLE_LENGTH
-from ..training.assembly import prepare_training
+from ..training.assembly import check_vocabulary_loss, prepare_training
 from ..training.background_work import BackgroundWork
 from ..training.compilation import can_compile
 from ..training.launch import resolve_precision, start_accelerator
@@ -64,6 +64,18 @@ def recipe_for(work: TrainingWork, folder: WorkingFolder, run_folder: Path) -> R
     if masked:
         fixed["objective.mask_rate"] = MASK_RATE
     return load_recipe(None, [*(f"{path}={value}" for path, value in fixed.items()), *work.settings])
+
+
+def check_recipe(work: TrainingWork) -> None:
+    """Make sure that the recipe of some work can be carried out, wherever the corpus will be.
+
+    Raises:
+        ValueError: If a setting of the user's is wrong.
+    """
+    # Which arithmetic is the faster one is measured, and makes no setting right or wrong.
+    recipe = recipe_for(replace(work, precision="fp32"), WorkingFolder(Path()), Path())
+    build_config(recipe)
+    check_vocabulary_loss(recipe.training.vocabulary_loss)
 
 
 def prepare_ours(work: TrainingWork, folder: WorkingFolder) -> None:

@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output",
         type=Path,
         metavar="FOLDER",
-        help="write NAME.md and NAME.png of each run there; without it, README.md beside each model",
+        help="write NAME.md, NAME.png and NAME.yaml of each run there; without it, README.md beside each model",
     )
     parser.add_argument("--repo-id", metavar="REPO_ID", help="where the one model is, or will be, on the Hub")
     add_statements(parser)
@@ -24,10 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Carry out the subcommand; the exit code is 0."""
     from ..hub.card import describe, save_card
-    from ..hub.record import CARD_FILE, Statements, read_record
+    from ..hub.record import CARD_FILE, Statements, check_hub_name, read_record
 
     if arguments.repo_id is not None and len(arguments.models) > 1:
         raise ValueError(f"--repo-id ({arguments.repo_id}) must go with one model; leave it out, or give one.")
+    check_hub_name("--repo-id", arguments.repo_id)
     statements = Statements(arguments.license, arguments.data_license, tuple(arguments.language), arguments.base_model)
     records = [read_record(model) for model in arguments.models]
     names = [record.name for record in records]

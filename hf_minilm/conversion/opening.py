@@ -42,9 +42,12 @@ def open_config(name: str, *, revision: str | None = None) -> PreTrainedConfig:
         ValueError: If it is not one that transformers or this package knows.
         OSError: If there is none.
     """
-    refuse_weights_elsewhere(Path(name))
+    folder = Path(name)
+    if not (folder / "config.json").is_file() and (folder / "model" / "config.json").is_file():
+        raise FileNotFoundError(f"model ({name}) must be a model's folder, not a run's; give {folder / 'model'}.")
+    refuse_weights_elsewhere(folder)
     rule = f"model ({name}) must be a folder with a model, or a Hub name that can be reached"
-    if not Path(name).is_dir():
+    if not folder.is_dir():
         try:
             validate_repo_id(name)
         except HFValidationError as error:

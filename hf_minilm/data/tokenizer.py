@@ -188,8 +188,12 @@ _TRIALS = ("a", *(character * 60 + end for character in "a0 -" for end in ("a", 
 its limit in long runs of one character, and says so in half a second."""
 
 
-def load_tokenizer(folder_or_name: str | Path) -> PreTrainedTokenizerBase:
+def load_tokenizer(folder_or_name: str | Path, *, what: str = "tokenizer") -> PreTrainedTokenizerBase:
     """Load a tokenizer from a folder or, by its name, from the Hub; never runs code that comes with it.
+
+    Args:
+        folder_or_name: Where it is.
+        what: What the user calls it, for errors.
 
     Raises:
         ValueError: If it cannot be read, or its ids are not those from 0 to one less than its size.
@@ -201,14 +205,18 @@ def load_tokenizer(folder_or_name: str | Path) -> PreTrainedTokenizerBase:
         vocabulary, size = tokenizer.get_vocab(), len(tokenizer)
         for text in _TRIALS:
             tokenizer(text, "b")  # some parts are not looked at before a text comes
-    except (OSError, MemoryError):
+    except OSError as error:
+        raise FileNotFoundError(
+            f"{what} ({folder_or_name}) must be a folder with a tokenizer, or a Hub name that can be reached; correct "
+            f"it ({_reason(error)})."
+        ) from error
+    except MemoryError:
         raise
     except BaseException as error:  # whatever a damaged file makes of any of the classes that read it
         # A panic of `tokenizers` derives from BaseException alone.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ValueError(f"tokenizer ({folder_or_name}) must be whole; save it again ({reason}).") from error
+        raise ValueError(f"{what} ({folder_or_name}) must be whole; save it again ({_reason(error)}).") from error
     backend(tokenizer)
     if set(vocabulary.values()) != set(range(size)) or len(vocabulary) != size or not size:
         raise ValueError(
@@ -216,6 +224,11 @@ def load_tokenizer(folder_or_name: str | Path) -> PreTrainedTokenizerBase:
             "make it anew."
         )
     return tokenizer
+
+
+def _reason(error: BaseException) -> str:
+    """Give another library's error in one line."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _refuse_large_files(folder: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from ..data.best_prediction import MASK
 from .language_model import HeldOut
 from .minimal_pairs import PairAccuracy
 from .samples import FilledMask, GeneratedText
@@ -73,6 +74,7 @@ class Report:
         model_folder: Where the model lies.
         task: What the model is used for: transformers' name of the pipeline, or of the one that it had.
         better: An earlier checkpoint with a lower held-out loss, None where the last one is the best.
+        mask_token: What the model's tokenizer has for `[MASK]`.
     """
 
     facts: RunFacts
@@ -86,6 +88,7 @@ class Report:
     scores: tuple[TranslationScores, ...] = ()
     translations: tuple[Translation, ...] = ()
     better: BetterCheckpoint | None = None
+    mask_token: str = MASK
 
     def to_json(self) -> dict[str, Any]:
         """Return all figures as dictionaries, lists, strings and numbers, ready for `json.dump`."""
@@ -235,7 +238,7 @@ def _pipeline_lines(report: Report) -> Iterator[str]:
     if report.task == "text-generation":
         example = report.texts[0].prompt if report.texts else "A"
     else:
-        example = report.filled[0].text if report.filled else "[MASK]"
+        example = (report.filled[0].text if report.filled else MASK).replace(MASK, report.mask_token)
     yield "  from transformers import pipeline"
     yield f'  model = pipeline("{report.task}", model={_quoted(report.model_folder)})'
     yield f"  print(model({_quoted(example)}))"

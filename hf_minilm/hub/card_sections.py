@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from safetensors import SafetensorError, safe_open
 
+from ..data.best_prediction import MASK
 from .corpora import describe_corpus, is_generated, language_names
 from .measurements import Measurement, escape
 from .privacy import published_recipe
@@ -141,7 +142,8 @@ def example(described: Described) -> str:
     beginning = _BEGINNINGS.get(languages[0] if languages else "", "A")
     if described.pipeline_tag == "fill-mask":
         filled = report.get("filled") if record.is_built_in else None
-        return str(filled[0]["text"]) if filled else f"{beginning} [MASK]."
+        text = str(filled[0]["text"]) if filled else f"{beginning} {MASK}."
+        return text.replace(MASK, record.mask_token)
     name = "texts" if described.pipeline_tag == "text-generation" else "translations"
     shown = report.get(name) if record.is_built_in else None
     if not shown:

@@ -6,6 +6,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils._validators import validate_repo_id
+
+from ..data.best_prediction import MASK
 from ..model.configuration_minilm import MiniLMConfig
 from ..model.configuration_minilm_seq2seq import MiniLMSeq2SeqConfig
 from ..training.checkpoint import STATE_FILE, checkpoint_step, list_checkpoints
@@ -42,6 +46,7 @@ class Statements:
         check_license("license", self.license)
         check_license("data license", self.data_license)
         check_languages("language", self.languages)
+        check_hub_name("base model", self.base_model)
 
     def over(self, settings: CardSettings) -> "Statements":
         """Return these statements, and a recipe's where nothing is said here."""
@@ -51,6 +56,22 @@ class Statements:
             data_license=self.data_license or settings.data_license,
             languages=self.languages or settings.languages,
         )
+
+
+def check_hub_name(what: str, name: str | None) -> None:
+    """Make sure that a model on the Hub can have a name.
+
+    Args:
+        what: What it is the name of, for the error.
+        name: As `owner/name`; None leaves it unsaid.
+
+    Raises:
+        ValueError: If none can.
+    """
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise ValueError(f"{what} ({name}) must be a model's name on the Hub, as owner/name; correct it.") from error
 
 
 @dataclass(frozen=True)
@@ -92,6 +113,12 @@ class Record:
     def is_built_in(self) -> bool:
         """Whether all that it was trained on is this project's own text, and may be quoted."""
         return self.recipe is not None and all(name.startswith("builtin:") for name in self.recipe.corpora)
+
+    @property
+    def mask_token(self) -> str:
+        """What stands for a hidden token in a text, by the tokenizer beside the model."""
+        token = (_read_json(self.model_folder / "tokenizer_config.json") or {}).get("mask_token") or MASK
+        return str(token["content"] if isinstance(token, Mapping) else token)
 
 
 def read_record(path: Path) -> Record:

@@ -28,12 +28,14 @@ from .card_sections import Described, example
 from .folder import WRITTEN, write_folder
 from .heads import Place, head_outputs
 from .privacy import refuse_secrets
-from .record import CARD_FILE, MODEL_TYPES, Record, Statements, read_checkpoint, read_record
+from .record import CARD_FILE, MODEL_TYPES, Record, Statements, check_hub_name, read_checkpoint, read_record
 from .reopening import check_reopens
 
 _UNAUTHORISED = (401, 403)
 _UNREACHABLE: type[Exception] = HfHubHTTPError.__bases__[0]  # of httpx or of httpx2, by huggingface_hub's version
 _REPO_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
+_TAG = re.compile(r"(?![-./])(?!.*(?:\.\.|@\{|//|/\.|\.lock(?:/|$)))[^\x00-\x20\x7f~^:?*\[\\]+(?<![/.])")
+"""Names of a tag, by `git check-ref-format`."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Plan:
         tag: A name for the commit.
 
     Raises:
-        ValueError: If the repository's name is none.
+        ValueError: If the repository's name or the tag is none.
     """
 
     model: Path
@@ -64,6 +66,12 @@ class Plan:
             raise ValueError(
                 f"REPO_ID ({self.repo_id}) must be owner/name, of letters, digits, '-', '_' and '.'; put your name or "
                 "your organisation's in front."
+            )
+        check_hub_name("REPO_ID", self.repo_id)
+        if self.tag is not None and not _TAG.fullmatch(self.tag):
+            raise ValueError(
+                f"tag ({self.tag}) must be a name that git takes, without spaces, '~', ':' and the like; choose one as "
+                "v1.0."
             )
 
 

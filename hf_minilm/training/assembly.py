@@ -1,5 +1,6 @@
 """From a tokenised corpus to a training that can begin: the model, its optimizer, and what the loop asks for."""
 
+import importlib.util
 import json
 import sys
 from collections.abc import Callable
@@ -61,6 +62,20 @@ class _Built:
     def bare(self) -> PreTrainedModel:
         """The model that is evaluated and saved."""
         return self.model if self.whole is None else self.whole.model
+
+
+def check_vocabulary_loss(name: str) -> None:
+    """Make sure that this machine has what computes the loss over the vocabulary.
+
+    Raises:
+        ValueError: If it is the kernel of a package that is absent, or of a device that is.
+    """
+    if name != "liger":
+        return
+    has_package = importlib.util.find_spec("liger_kernel") is not None
+    if not has_package or not torch.cuda.is_available():
+        lacks = "a CUDA device; choose auto" if has_package else "the package liger-kernel; install it, or choose auto"
+        raise ValueError(f"training.vocabulary_loss (liger) must have {lacks}.")
 
 
 def prepare_training(

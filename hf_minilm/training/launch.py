@@ -8,6 +8,8 @@ from typing import cast
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+from accelerate.utils import LoggerType
 from transformers import PreTrainedConfig
 
 from ..model.configuration_minilm import MiniLMConfig
@@ -51,8 +53,10 @@ def start_accelerator(precision: str, *, trackers: tuple[str, ...], folder: str)
         folder: Where trackers write.
 
     Raises:
-        ValueError: If the number of processes is not what the launcher asked for, with the line that works.
+        ValueError: If the number of processes is not what the launcher asked for, with the line that works; or if a
+            tracker is not there.
     """
+    check_trackers(trackers)
     asked = processes_asked_for(os.environ)
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
@@ -63,6 +67,23 @@ def start_accelerator(precision: str, *, trackers: tuple[str, ...], folder: str)
     )
     check_processes(accelerator.num_processes, asked, what="the launcher's, by WORLD_SIZE or MASTER_PORT")
     return accelerator
+
+
+def check_trackers(names: tuple[str, ...]) -> None:
+    """Make sure that each tracker is one and is installed; Accelerate leaves out one that is not, and logs nothing.
+
+    Raises:
+        ValueError: If one is neither.
+    """
+    installed = {str(name) for name in get_available_trackers()}
+    for name in names:
+        if name == "all" and installed:
+            continue
+        if name not in LOGGER_TYPE_TO_CLASS:
+            known = ", ".join(sorted(LOGGER_TYPE_TO_CLASS))
+            raise ValueError(f"output.trackers ({name}) must be trackers of Accelerate; choose among {known}.")
+        if name in LoggerType.list() and name not in installed:  # others were registered by whoever called
+            raise ValueError(f"output.trackers ({name}) must be installed; run pip install {name}, or remove it.")
 
 
 def processes_asked_for(environment: Mapping[str, str]) -> int:

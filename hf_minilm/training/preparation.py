@@ -176,7 +176,7 @@ def _say(text: str) -> None:
 
 def _tokenizer(recipe: Recipe, corpus: Corpus | PairCorpus, folder: Path, *, quiet: bool) -> PreTrainedTokenizerBase:
     if recipe.tokenizer.folder is not None:
-        return load_tokenizer(Path(recipe.tokenizer.folder).expanduser())
+        return load_tokenizer(Path(recipe.tokenizer.folder).expanduser(), what="tokenizer.folder")
     if not folder.exists():
         if not quiet:
             _say(f"training a {recipe.tokenizer_kind} tokenizer on {', '.join(recipe.corpora)}")

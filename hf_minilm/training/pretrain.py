@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from ..data.best_prediction import MASK
 from ..data.tokenizer import token_bytes
 from ..evaluation.language_model import HeldOut, held_out
 from ..evaluation.minimal_pairs import minimal_pair_accuracy
@@ -28,7 +29,7 @@ from ..evaluation.samples import (
 from ..evaluation.translation import evaluate_translations
 from ..evaluation.world_floor import MaskedFloor, causal_floor, masked_floor
 from ..model.saved_weights import open_to_other_readers
-from .assembly import prepare_training
+from .assembly import check_vocabulary_loss, prepare_training
 from .background_work import BackgroundWork
 from .checkpoint import (
     TrainingState,
@@ -90,6 +91,7 @@ def pretrain(recipe: Recipe, *, accept_changes: bool = False) -> str:
     """
     folder = recipe.output_folder
     build_config(recipe)
+    check_vocabulary_loss(recipe.training.vocabulary_loss)
     open_corpus(recipe)
     end_with_launcher()
     set_threads(recipe)
@@ -247,6 +249,7 @@ def _report(training: Training, data: Data, state: TrainingState, model_folder: 
         model_folder=str(model_folder),
         task=TASKS[name],
         better=_better_checkpoint(training, state, model_folder.parent / "checkpoints"),
+        mask_token=data.tokenizer.mask_token or MASK,
         **samples,
     )
 

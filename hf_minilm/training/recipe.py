@@ -219,7 +219,9 @@ class TrainingSettings:
         "auto", "Whether torch.compile fuses the layers; auto where the time that it takes comes back."
     )
     vocabulary_loss: Literal["auto", "chunked", "plain", "torch", "liger"] = _setting(
-        "auto", "How the loss over the vocabulary is computed: chunked, by all logits at once, or another's kernel."
+        "auto",
+        "How the loss over the vocabulary is computed: chunked, by all logits at once, or another's kernel; liger is "
+        "the package liger-kernel, on CUDA.",
     )
 
 
@@ -363,6 +365,11 @@ class Recipe:
             raise ValueError(
                 "tokenizer.kind (bytelevel_bpe) must have a [MASK] token with objective.name masked; "
                 "choose wordpiece, unigram or auto."
+            )
+        if self.objective.name == "causal" and self.tokenizer_kind != "bytelevel_bpe":
+            raise ValueError(
+                f"tokenizer.kind ({self.tokenizer_kind}) must have tokens for a text's two ends with objective.name "
+                "causal; choose bytelevel_bpe or auto."
             )
         self._check_sequence_to_sequence()
 

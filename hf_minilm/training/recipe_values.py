@@ -171,6 +171,7 @@ _WORDS: dict[Any, str] = {
     types.NoneType: "null",
     Budget: f"an amount such as {BUDGET_EXAMPLES}",
 }
+_SEVERAL: dict[Any, str] = {float: "numbers", str: "texts"}
 
 
 def describe_type(expected: Any) -> str:
@@ -181,7 +182,8 @@ def describe_type(expected: Any) -> str:
     if origin is Literal:
         return f"one of {', '.join(arguments)}" if len(arguments) > 1 else str(arguments[0])
     if origin is tuple:
-        return f"a list of {describe_type(arguments[0])}" if arguments[-1] is Ellipsis else "a list of two numbers"
+        is_of_any_length = arguments[-1] is Ellipsis
+        return f"a list of {describe_type(arguments[0]) if is_of_any_length else f'two {_SEVERAL[arguments[0]]}'}"
     if origin is dict:
         return "names with values"
     return " or ".join(describe_type(kind) for kind in arguments)

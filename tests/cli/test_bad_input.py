@@ -1,10 +1,14 @@
 """A user's mistake costs one line and exit code 2, and damages nothing."""
 
+import sys
 from pathlib import Path
 
 import pytest
+import torch
+from accelerate.utils import LoggerType
 
 from hf_minilm.cli.main import main
+from hf_minilm.training import launch
 
 PARAGRAPH = "Una frase corta que sirve de texto. Otra frase le sigue y dice algo más.\n\n"
 
@@ -81,6 +85,63 @@ def test_rows_longer_than_the_positions_are_refused_before_anything_is_written(
     line = refusal(capsys, "--set", "data.sequence_length=1000")
     assert "data.sequence_length (1000) must not exceed the model's positions (512)" in line
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("package", "cuda", "lacks"), [(False, True, "the package liger-kernel"), (True, False, "a CUDA device")]
+)
+def test_a_kernel_that_is_not_there_is_refused_before_anything_is_written(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    package: bool,
+    cuda: bool,
+    lacks: str,
+) -> None:
+    (tmp_path / "liger_kernel.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    if not package:
+        monkeypatch.setitem(sys.modules, "liger_kernel", None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    line = refusal(capsys, "--set", "training.vocabulary_loss=liger")
+    assert f"training.vocabulary_loss (liger) must have {lacks}; " in line
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_tracker_that_is_absent_or_none_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(launch, "get_available_trackers", lambda: [LoggerType.WANDB])
+    line = refusal(capsys, "--set", "output.trackers=[wandb, tensorboard]")
+    assert "output.trackers (tensorboard) must be installed; " in line
+    line = refusal(capsys, "--set", "output.trackers=[foo]")
+    assert "output.trackers (foo) must be trackers of Accelerate; choose among aim, " in line
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_tokenizer_that_is_nowhere_is_named_with_its_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    line = refusal(capsys, "--set", "tokenizer.folder=nowhere")
+    assert "tokenizer.folder (nowhere) must be a folder with a tokenizer, or a Hub name that can be reached; " in line
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("view", "runs/world", "A text."),
+        ("check", "runs/world"),
+        ("evaluate", "runs/world", "probes"),
+        ("export", "runs/world", "out", "--to", "modernbert"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_run_in_place_of_its_model_is_answered_with_where_the_model_lies(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    (tmp_path / "runs" / "world" / "model").mkdir(parents=True)
+    (tmp_path / "runs" / "world" / "model" / "config.json").write_text("{}", encoding="utf-8")
+    assert main(words) == 2
+    expected = "hf-minilm: model (runs/world) must be a model's folder, not a run's; give runs/world/model."
+    assert capsys.readouterr().err.splitlines() == [expected]
 
 
 def test_a_single_document_cannot_serve_next_sentence_prediction(

@@ -85,6 +85,39 @@ def test_a_mistake_is_one_line(capsys, words):
     assert value in refusal(capsys, "causal", *words)
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["causal", "--set=foo"], "override (foo) must be section.field=value; "),
+        (
+            ["causal", "--set=model.sizze=tiny"],
+            "model.sizze (tiny) must be a field of a recipe; did you mean model.size?",
+        ),
+        (["masked", "causal", "--set=objective.mask_rate=0.2"], "objective.mask_rate (0.2) must stay 0.3 with "),
+        (["utilisation", "--set=model.overrides.hiden_size=64"], "hiden_size"),
+        (["encode", "--set=training.compile=no"], "--set (training.compile=no) must have a contest of training"),
+        (
+            ["causal", "--peers=llama", "--peers=gtp2"],
+            "--peers (gtp2) must be words of a peer's name; choose from gpt2, ",
+        ),
+        (["causal", "memory", "--peers=llama padded"], "--peers (llama padded) must be words of a peer's name; "),
+    ],
+)
+def test_a_setting_or_a_peer_that_is_none_is_refused_before_the_corpus_is_opened(capsys, words, expected):
+    assert expected in refusal(capsys, *words, "--corpus=nowhere.txt")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["masked", "--set=objective.mask_rate=0.2", "--peers=bert padded"],
+        ["masked", "encode", "--rows=64", "--set=training.micro_batch_rows=33", "--peers=bf16"],
+    ],
+)
+def test_a_setting_and_a_peer_of_one_contest_are_taken(capsys, words):
+    assert "nowhere.txt" in refusal(capsys, *words, "--corpus=nowhere.txt")
+
+
 def test_the_command_line_brings_the_bench_only_when_it_is_asked_for():
     script = "import sys, hf_minilm.cli.main; print(*[name for name in sys.modules if 'benchmark' in name])"
     finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

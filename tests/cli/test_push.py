@@ -1,11 +1,34 @@
 """`hf-minilm push` and `card` refuse a mistake with one line before anything is opened, written or asked."""
 
 import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from hf_minilm.cli.main import main
+
+TAGS = ("v1", "v1.0-rc.1", "año/2", "a@b", "@", "1{", "a]b", "a.locks")
+NO_TAGS = (
+    "",
+    " ",
+    "bad tag~",
+    "a^",
+    "a:b",
+    "a?",
+    "a*",
+    "a[b",
+    "a\\b",
+    "a\tb",
+    "a\x7fb",
+    "a@{b",
+    "a..b",
+    ".a",
+    "a.",
+    "a/.b",
+)
+NOR_THESE = ("/a", "a/", "a//b", "a.lock", "a.lock/b")
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -28,6 +51,21 @@ def test_a_name_that_no_repository_can_have_is_refused(name: str, capsys: pytest
     assert f"REPO_ID ({name}) must be owner/name" in refusal(capsys, "push", "runs/world", name)
 
 
+@pytest.mark.parametrize("name", ["ana/mine--too", "ana/mine..too", "ana/mine.git", f"ana/{'m' * 97}"])
+def test_a_name_that_the_hub_gives_to_none_is_refused(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert f"REPO_ID ({name}) must be a model's name on the Hub" in refusal(capsys, "push", "runs/world", name)
+    assert f"--repo-id ({name}) must be a model's name on the Hub" in refusal(capsys, "card", "a", "--repo-id", name)
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not there to ask")
+@pytest.mark.parametrize("tag", [*TAGS, *NO_TAGS, *NOR_THESE])
+def test_a_tag_is_refused_where_git_would_refuse_it(tag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    is_one = subprocess.run(["git", "check-ref-format", f"refs/tags/{tag}"]).returncode == 0
+    line = refusal(capsys, "push", "runs/world", "ana/mine", "--dry-run", "out", f"--tag={tag}")
+    assert ("must be a name that git takes" not in line) == is_one
+    assert "tag (-a) must be a name" in refusal(capsys, "push", "runs/world", "ana/mine", "--tag=-a")
+
+
 @pytest.mark.parametrize("command", [("push", "{}", "ana/mine", "--dry-run", "out"), ("card", "{}")])
 def test_a_folder_that_holds_no_model_of_this_package_is_refused(
     command: tuple[str, ...], other_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -48,6 +86,7 @@ def test_a_folder_that_holds_no_model_of_this_package_is_refused(
         ("--license", "Apache 2.0", "license (Apache 2.0) must be the Hub's name of a licence"),
         ("--data-license", "CC-BY", "data license (CC-BY) must be the Hub's name of a licence"),
         ("--language", "Spanish", "language (Spanish) must be codes of ISO 639"),
+        ("--base-model", "not a name!", "base model (not a name!) must be a model's name on the Hub, as owner/name; "),
     ],
 )
 def test_a_statement_that_the_hub_would_not_read_is_refused(

@@ -1,8 +1,11 @@
 """The report: all figures in JSON, all lines in 100 columns, and its lines of Python do what they say."""
 
 import json
+from dataclasses import replace
 
 import pytest
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
 
 from hf_minilm import MiniLMForCausalLM, MiniLMForPreTraining
 from hf_minilm.evaluation.language_model import HeldOut
@@ -62,6 +65,12 @@ def run_usage(report):
     first = next(number for number, line in enumerate(code) if line.startswith("  import hf_minilm"))
     assert all(line.startswith("  ") for line in code[first:])
     exec("\n".join(line[2:] for line in code[first:]), {})
+
+
+def with_mask(tokenizer, mask):
+    """Give a tokenizer whose mask is another than `[MASK]`."""
+    inner = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str().replace("[MASK]", mask))
+    return PreTrainedTokenizerFast(tokenizer_object=inner, **tokenizer.special_tokens_map | {"mask_token": mask})
 
 
 def test_a_person_reads_loss_floor_majority_distances_and_guesses():
@@ -124,6 +133,15 @@ def test_the_lines_of_python_run_as_they_stand(tiny_model, word_tokenizer, byte_
     tokenizer.save_pretrained(tmp_path)
     run_usage(causal_report(None, str(tmp_path)) if is_causal else masked_report(str(tmp_path)))
     assert ("generated_text" if is_causal else "token_str") in capsys.readouterr().out
+
+
+def test_the_lines_of_python_mask_as_the_models_own_tokenizer_does(tiny_model, word_tokenizer, tmp_path, capsys):
+    tokenizer = with_mask(word_tokenizer, "<hidden>")
+    tiny_model(MiniLMForPreTraining, tokenizer).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    for filled in ((), (FilledMask(LINE, (), ()),)):
+        run_usage(replace(masked_report(str(tmp_path)), filled=filled, mask_token="<hidden>"))
+        assert "token_str" in capsys.readouterr().out
 
 
 def test_the_lines_of_python_translate_with_an_encoder_decoder(tiny_seq2seq, translation_tokenizer, tmp_path, capsys):

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import embed_sentences
+import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoTokenizer
@@ -25,3 +26,11 @@ def test_translations_come_closer_and_an_embedding_is_the_mean_of_the_tokens(
     with torch.no_grad():
         expected = model(**tokenizer(text, return_tensors="pt")).last_hidden_state.mean(dim=1)
     assert (embedding - expected).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("option", ["--untrained", "--grouped"])
+def test_an_option_without_effect_is_refused(option: str, encoder: Path, tmp_path: Path, run_script) -> None:
+    code, printed, errors = run_script(encoder, option, "--output", tmp_path / "out")
+    assert (code, printed) == (2, "")
+    assert errors.splitlines()[-1].startswith(f"embed_sentences: {option} (given) must be absent")
+    assert not (tmp_path / "out").exists()

@@ -9,6 +9,8 @@ import torch
 from fine_tune import open_tokenizer
 from transformers import AutoModelForCausalLM
 
+from hf_minilm.training.recipe import load_recipe
+
 SCRIPT = Path(follow_instructions.__file__)
 
 
@@ -26,6 +28,11 @@ def test_what_a_prompt_asks_is_learnt_and_ends(decoder: Path, tmp_path: Path, ru
     with torch.no_grad():
         best = model(input_ids=inputs["input_ids"]).logits[0, -1].argmax()
     assert best == model.config.eos_token_id
+
+
+def test_the_model_that_the_example_names_is_where_the_recipe_leaves_it() -> None:
+    folder = load_recipe(SCRIPT.parent / "recipes" / "causal.yaml").output_folder
+    assert f"follow_instructions.py {folder / 'model'} " in str(follow_instructions.__doc__)
 
 
 def test_stories_are_asked_about_where_no_file_is_given(decoder: Path, tmp_path: Path, run_script) -> None:

@@ -32,3 +32,10 @@ def test_a_saved_model_has_a_line_with_what_its_conversion_proved(run_script, tm
     assert cells["Parameters"] == f"{proved.model.num_parameters():,}"
     assert float(cells["Largest logit difference"]) == pytest.approx(proved.proof.differences["logits"], rel=0.05)
     assert cells["Greedy tokens |"] == "128 of 128 equal |"
+
+
+def test_a_folder_that_is_absent_is_one_line_and_exit_code_2(run_script, tmp_path):
+    code, _, errors = run_script(tmp_path / "nowhere")
+    assert code == 2
+    assert errors.startswith(f"prove_twins: model ({tmp_path / 'nowhere'}) must be ")
+    assert errors.count("\n") == 1

@@ -80,6 +80,13 @@ def test_a_folder_that_is_absent_is_one_line_and_exit_code_2(tmp_path: Path, run
     assert errors.count("\n") == 1
 
 
+def test_a_run_that_is_absent_is_one_line_and_exit_code_2(tmp_path: Path, run_script) -> None:
+    code, printed, errors = run_script("compare_with_marian.py", tmp_path / "nowhere")
+    assert (code, printed) == (2, "")
+    assert errors.startswith("compare_with_marian: ")
+    assert errors.count("\n") == 1
+
+
 def test_marian_is_trained_for_as_long_and_both_are_scored_on_the_same_sources(run_folder: Path, run_script) -> None:
     code, printed, _ = run_script("compare_with_marian.py", run_folder, "--translations", "3")
     assert code == 0

@@ -193,6 +193,25 @@ def test_the_lines_of_python_run_as_they_stand(
     assert "token_str" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("is_written_out", [False, True])
+def test_the_lines_of_python_mask_as_the_models_own_tokenizer_does(
+    trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], is_written_out: bool
+) -> None:
+    shutil.copytree(trained_run / "model", tmp_path / "model")
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        path = tmp_path / "model" / file
+        path.write_text(path.read_text(encoding="utf-8").replace("[MASK]", "<hidden>"), encoding="utf-8")
+    if is_written_out:  # as other libraries and earlier versions of transformers do
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings["mask_token"] = {"__type": "AddedToken", "content": "<hidden>", "special": True}
+        path.write_text(json.dumps(settings), encoding="utf-8")
+    described = describe(read_record(tmp_path / "model"), repo_id="ana/mine")
+    block = write_card(described).text.split("```python\n")[2].split("```")[0]
+    assert "<hidden>" in block
+    exec(block.replace("ana/mine", str(tmp_path / "model")), {})
+    assert "token_str" in capsys.readouterr().out
+
+
 def test_sentences_of_a_text_are_quoted_only_if_it_is_built_in(record: Any) -> None:
     assert LINE in write_card(describe(record(MASKED, "MiniLMForPreTraining"))).text
     assert LINE not in str(write_card(describe(record(MASKED, "MiniLMForPreTraining", "data.corpus=letters.txt"))))
