@@ -34,7 +34,7 @@ from transformers.masking_utils import (
     sliding_window_causal_mask_function,
 )
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.utils import is_tracing
+from transformers.utils.import_utils import is_tracing
 
 from .configuration_minilm import MiniLMConfig
 from .positions import Rotation, rotate
@@ -306,7 +306,7 @@ def refuse_unseparated_rows(implementation: str) -> None:
 
 
 def packed_sequence_ids(
-    position_ids: torch.Tensor | None, *, batch_size: int, attention_mask: Any = None
+    position_ids: torch.Tensor | None, attention_mask: Any = None, *, batch_size: int
 ) -> torch.Tensor | None:
     """Number the sequences of each row [B, T] where positions do not go on by one; None if no row holds two.
 

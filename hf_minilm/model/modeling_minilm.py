@@ -152,7 +152,7 @@ class MiniLMModel(MiniLMPreTrainedModel):
 
         sequence_ids = None
         if past_key_values is None:
-            sequence_ids = packed_sequence_ids(position_ids, batch_size=batch_size, attention_mask=attention_mask)
+            sequence_ids = packed_sequence_ids(position_ids, attention_mask, batch_size=batch_size)
             caches = self.config.is_causal and self.config._attn_implementation != VARIABLE_LENGTH
             if use_cache and caches and not self.training and sequence_ids is None:
                 past_key_values = DynamicCache(config=self.config)

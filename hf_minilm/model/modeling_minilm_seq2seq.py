@@ -152,11 +152,7 @@ class MiniLMSeq2SeqModel(MiniLMSeq2SeqPreTrainedModel):
             **kwargs,
         )
         source = encoded.last_hidden_state
-        target_ids = None
-        if not past_key_values:
-            target_ids = packed_sequence_ids(
-                decoder_position_ids, batch_size=batch_size, attention_mask=decoder_attention_mask
-            )
+        target_ids = None if past_key_values else packed_sequence_ids(**target, batch_size=batch_size)
         if past_key_values is None and target_ids is None:
             past_key_values = self._new_cache(use_cache)
         decoder_outputs = self.decoder(
@@ -171,9 +167,7 @@ class MiniLMSeq2SeqModel(MiniLMSeq2SeqPreTrainedModel):
                 source,
                 attention_mask,
                 query_length=length,
-                encoder_sequence_ids=packed_sequence_ids(
-                    position_ids, batch_size=batch_size, attention_mask=attention_mask
-                ),
+                encoder_sequence_ids=packed_sequence_ids(position_ids, attention_mask, batch_size=batch_size),
                 decoder_sequence_ids=target_ids,
             ),
             **kwargs,

@@ -8,12 +8,13 @@ The processes take the steps in turn, and each has a pipe of its own, in which t
 asked for. torch's way, a file for each tensor, runs out of files where a step has many micro-batches.
 """
 
+import contextlib
 import itertools
 import multiprocessing
 import os
 import signal
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkProcess
 from types import TracebackType
@@ -49,7 +50,7 @@ class BatchesAhead:
             receiving, sending = context.Pipe(duplex=False)
             steps = itertools.count(first, self.processes)
             process = context.Process(target=_make_steps, args=(self.make, steps, sending, os.getpid()))
-            with warnings.catch_warnings():
+            with _blocked_stop_signals(), warnings.catch_warnings():
                 # Python warns of forks beside threads, whose locks stay locked there; to make batches needs none.
                 warnings.simplefilter("ignore", DeprecationWarning)
                 process.start()
@@ -93,11 +94,18 @@ class BatchesAhead:
         return [Part(number, [_map(torch.from_numpy, batch) for batch in batches]) for number, batches in received]
 
 
+@contextlib.contextmanager
+def _blocked_stop_signals() -> Iterator[None]:
+    """Have processes that are started here never see the signals by which a run, which gets the same, stops them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _make_steps(make: MakeParts, steps: Iterable[int], sending: Connection, parent: int) -> None:
     """Make steps in a process of its own, one after the other, until it is killed."""
-    # A run gets the same signals, and stops its processes when it has done its step.
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
     end_with_parent(parent)
     torch.set_num_threads(1)  # those of the parent are not here
     for step in steps:

@@ -1,6 +1,7 @@
 """Texts as one line of tokens, packed or with padding left out: on a CPU by groups, on CUDA by torch's kernel."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -89,15 +90,21 @@ def test_padding_between_the_tokens_of_a_sequence_is_refused_and_between_two_is_
         variable_length.sequence_bounds(1, 4, sequence_ids=None, attention_mask=mask, **options)
 
 
-@pytest.mark.parametrize("device", DEVICES)
-def test_queries_and_keys_that_autocast_leaves_in_float32_are_read_as_the_values_are(
-    make_model: Callable, draw_tokens: Callable, device: str
-) -> None:
+def test_queries_and_keys_in_float32_are_read_in_the_type_of_the_values() -> None:
+    query, key, value = torch.randn(3, 2, 2, 5, 8).unbind()
+    module, half = SimpleNamespace(is_causal=True), value.bfloat16()
+    found, _ = variable_length.variable_length_attention(module, query, key, half, None, scaling=0.4)
+    same = variable_length.variable_length_attention(module, query.bfloat16(), key.bfloat16(), half, None, scaling=0.4)
+    assert torch.equal(found, same[0])
+
+
+@pytest.mark.gpu
+def test_norms_of_queries_and_keys_train_under_autocast(make_model: Callable, draw_tokens: Callable) -> None:
     found = []
     for attention in ("sdpa", "minilm_varlen"):
-        model = make_model(MiniLMModel, attention=attention, hidden_size=32, qk_norm=True).to(device)
-        with torch.autocast(device, dtype=torch.bfloat16):
-            outputs = model(draw_tokens(2, 13).to(device), position_ids=POSITIONS.to(device)).last_hidden_state
+        model = make_model(MiniLMModel, attention=attention, hidden_size=32, qk_norm=True).cuda()
+        with torch.autocast("cuda", dtype=torch.bfloat16):
+            outputs = model(draw_tokens(2, 13).cuda(), position_ids=POSITIONS.cuda()).last_hidden_state
         found.append(outputs.detach().float().cpu())
     torch.testing.assert_close(*found, atol=5e-2, rtol=5e-2)
 
