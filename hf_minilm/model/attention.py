@@ -316,11 +316,15 @@ def packed_sequence_ids(
     dimensions = attention_mask.dim() if isinstance(attention_mask, torch.Tensor) else 0
     if position_ids is None or dimensions == 1:
         return None
-    numbers = find_packed_sequence_indices(position_ids.expand(batch_size, -1))
+    positions = position_ids.expand(batch_size, -1)
+    numbers = find_packed_sequence_indices(positions)
     if numbers is None or dimensions != 2:
         return numbers
     are_tokens = attention_mask != 0
-    begins = numbers.diff(dim=1, prepend=numbers[:, :1]).bool() & are_tokens & (are_tokens.cumsum(1) > 1)
+    places = torch.arange(numbers.shape[1], device=numbers.device)
+    before = (places * are_tokens).cummax(1).values.roll(1, 1)  # where the last token before each place stands
+    goes_on = (numbers == numbers.gather(1, before)) | (positions == positions.gather(1, before) + 1)
+    begins = are_tokens & (are_tokens.cumsum(1) > 1) & ~goes_on
     return begins.cumsum(1) if is_tracing(begins) or begins.any() else None
 
 

@@ -85,6 +85,21 @@ def test_position_ids_of_one_row_stand_for_the_whole_batch(make_model, draw_toke
     assert torch.equal(one, model(input_ids, position_ids=row.expand(2, -1)).last_hidden_state)
 
 
+@pytest.mark.parametrize("attention", ["eager", "sdpa", "minilm_varlen"])
+@pytest.mark.parametrize("number", [0, 1, 4, 9])
+def test_padding_between_two_sequences_keeps_them_apart_however_it_is_numbered(
+    make_model, draw_tokens, attention, number
+):
+    model, ids = make_model(MiniLMModel, attention=attention).eval(), draw_tokens(1, 8)
+    mask, positions = torch.tensor([[1, 1, 1, 1, 0, 1, 1, 1]]), torch.tensor([[0, 1, 2, 3, number, 1, 2, 3]])
+    with torch.no_grad():
+        found = model(ids, attention_mask=mask, position_ids=positions).last_hidden_state
+        first = model(ids[:, :4]).last_hidden_state
+        second = model(ids[:, 5:], position_ids=positions[:, 5:]).last_hidden_state
+    torch.testing.assert_close(found[:, :4], first, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found[:, 5:], second, atol=1e-5, rtol=1e-5)
+
+
 def test_packed_rows_return_no_cache_and_whole_rows_do(make_model, draw_tokens):
     model = make_model(MiniLMForCausalLM)
     input_ids = draw_tokens(2, 13)
