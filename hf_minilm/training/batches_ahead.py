@@ -4,8 +4,8 @@ A batch is a pure function of the step, so that whoever makes it makes the same 
 batch in less time than it takes to make it, and beside what a step launches there is little time left for it. Where a
 CPU computes, other processes would only take its cores.
 
-The processes take the steps in turn, and each has a pipe of its own, in which the numbers of a step wait until they are
-asked for. torch's way, a file for each tensor, runs out of files where a step has many micro-batches.
+The processes take the steps in turn, and each waits with its own, at a pipe of its own, until it is asked for. torch's
+way, a file for each tensor, runs out of files where a step has many micro-batches.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import multiprocessing
 import os
 import signal
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkProcess
 from types import TracebackType
@@ -44,19 +44,27 @@ class BatchesAhead:
         self._makers: list[tuple[ForkProcess, Connection]] = []
 
     def __enter__(self) -> Self:
-        """Start the processes, as forks: nothing is to be copied, the mapped files least of all."""
+        """Start the processes."""
+        try:
+            self._start()
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
+        return self
+
+    def _start(self) -> None:
+        # As forks: nothing is to be copied, the mapped files least of all.
         context = multiprocessing.get_context("fork")
         for first in range(self.step, self.step + self.processes):
             receiving, sending = context.Pipe(duplex=False)
-            steps = itertools.count(first, self.processes)
-            process = context.Process(target=_make_steps, args=(self.make, steps, sending, os.getpid()))
+            steps, theirs = itertools.count(first, self.processes), [*(end for _, end in self._makers), receiving]
+            process = context.Process(target=_make_steps, args=(self.make, steps, sending, theirs, os.getpid()))
             with _blocked_stop_signals(), warnings.catch_warnings():
                 # Python warns of forks beside threads, whose locks stay locked there; to make batches needs none.
                 warnings.simplefilter("ignore", DeprecationWarning)
                 process.start()
             sending.close()  # so that the pipe ends with the process
             self._makers.append((process, receiving))
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -104,8 +112,12 @@ def _blocked_stop_signals() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _make_steps(make: MakeParts, steps: Iterable[int], sending: Connection, parent: int) -> None:
-    """Make steps in a process of its own, one after the other, until it is killed."""
+def _make_steps(
+    make: MakeParts, steps: Iterable[int], sending: Connection, theirs: Sequence[Connection], parent: int
+) -> None:
+    """Make steps in a process of its own, one after the other, until it is killed or nobody can receive them."""
+    for end in theirs:
+        end.close()  # so that the pipe breaks where the parent is gone
     end_with_parent(parent)
     torch.set_num_threads(1)  # those of the parent are not here
     for step in steps:
@@ -114,7 +126,10 @@ def _make_steps(make: MakeParts, steps: Iterable[int], sending: Connection, pare
             made = [(part.number, [_map(torch.Tensor.numpy, batch) for batch in part.batches]) for part in make(step)]
         except Exception as error:  # raised where it is received
             made = error
-        sending.send(made)
+        try:
+            sending.send(made)
+        except BrokenPipeError:
+            return
 
 
 def _map(change: Callable[[Any], Any], batch: dict[str, Any]) -> dict[str, Any]:

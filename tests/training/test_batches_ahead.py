@@ -5,6 +5,7 @@ import os
 import resource
 import signal
 import time
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 
 import pytest
@@ -76,15 +77,19 @@ def test_a_step_of_many_micro_batches_needs_no_more_files_than_one_of_few():
         assert all(part.batches[4]["input_ids"].tolist() == [[step + part.number] * 3] * 2 for part in parts)
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_the_processes_die_with_the_one_that_is_killed():
     reading, writing = os.pipe()
     run = os.fork()
     if run == 0:
-        with BatchesAhead(parts_of, first_step=0, processes=2) as batches:
-            makers = [int(batches.next()[0].batches[0]["made_by"]) for _ in range(2)]
-            os.write(writing, json.dumps(makers).encode())
-            time.sleep(60)
-        os._exit(0)
+        try:
+            with BatchesAhead(parts_of, first_step=0, processes=2) as batches:
+                makers = [int(batches.next()[0].batches[0]["made_by"]) for _ in range(2)]
+                os.write(writing, json.dumps(makers).encode())
+                time.sleep(60)
+        finally:
+            os._exit(0)
+    os.close(writing)
     makers = json.loads(os.read(reading, 100))
     os.kill(run, signal.SIGKILL)
     os.waitpid(run, 0)
@@ -92,9 +97,23 @@ def test_the_processes_die_with_the_one_that_is_killed():
     while (alive := [pid for pid in makers if lives(pid)]) and time.monotonic() < deadline:
         time.sleep(0.02)
     os.close(reading)
-    os.close(writing)
     assert len(set(makers)) == 2
     assert not alive
+
+
+def test_a_process_that_cannot_be_started_ends_those_that_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, start, started = set(children()), ForkProcess.start, []
+
+    def fail_later(process: ForkProcess) -> None:
+        if started:
+            raise OSError("no more processes")
+        started.append(process)
+        start(process)
+
+    monkeypatch.setattr(ForkProcess, "start", fail_later)
+    with pytest.raises(OSError, match="no more processes"), BatchesAhead(parts_of, first_step=0, processes=2):
+        pass
+    assert set(children()) == before
 
 
 def lives(pid: int) -> bool:
