@@ -218,10 +218,13 @@ class Corpus:
         self._changed = Counter()
         if self._world is not None and (kept is None or _WORLD in kept):
             yield from self._stories(self._world, split)
+        if kept == {_WORLD}:
+            return
         documents = self._found_documents(skipped)
         opening = list(itertools.islice(documents, 2))
         if self._world is None and len(opening) < 2:
-            yield self._part_of_single([document for _, document in opening], split)
+            if kept is None or not opening or _key(opening[0][0]) in kept:
+                yield self._part_of_single([document for _, document in opening], split)
             return
         for index, (part, document) in enumerate(itertools.chain(opening, documents)):
             is_of_split = _is_held_out(index, self._validation_share) == (split == "validation")

@@ -142,7 +142,8 @@ def written_suites(path: Path) -> list[str]:
         written = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return []
-    return list(written.get("results", ())) if isinstance(written, Mapping) else []
+    results = written.get("results") if isinstance(written, Mapping) else None
+    return list(results) if isinstance(results, Mapping) else []
 
 
 def _finite(figure: dict[str, Any]) -> dict[str, Any]:

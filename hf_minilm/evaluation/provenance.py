@@ -42,11 +42,16 @@ def processor_name() -> str:
 
 
 def source_name(source: str) -> str:
-    """Return the last part of a path, and with a pattern the folder before it; `hub:` and `builtin:` names whole."""
+    """Return the last part of a path, and with a pattern the folder before it; `hub:` and `builtin:` names whole.
+
+    The home folder is left out: it is called by its user's name.
+    """
     if source.startswith(("hub:", "builtin:")):
         return source
     path = PurePath(source)
-    return f"{path.parent.name}/{path.name}".lstrip("/") if glob.has_magic(path.name) else path.name or source
+    if glob.has_magic(path.name) and path.parent != PurePath(Path.home()):
+        return f"{path.parent.name}/{path.name}".lstrip("/")
+    return path.name or source
 
 
 def describe_command(words: Sequence[str]) -> str:

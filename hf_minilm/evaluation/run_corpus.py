@@ -9,6 +9,7 @@ import yaml
 from ..data.corpus import Corpus
 
 RECIPE_FILE = "recipe.yaml"
+_SECTIONS = ("data", "training")
 _SETTINGS = ("languages", "world_documents", "encoding_errors", "validation_share")
 _UNKNOWN = "held out is what a training on this text alone holds out by default, 5 %, as {}"
 
@@ -18,15 +19,16 @@ def find_recipe(folder: Path | None) -> Path | None:
 
     Args:
         folder: A run's `model/`, one of its checkpoints, or a folder that has a recipe too, as one that was pushed.
+            Where a run has its own, that one counts: of a published recipe's paths the ends alone are left.
     """
     if folder is None:
         return None
     folder = folder.resolve()
     folders = [folder]
     if folder.name == "model":
-        folders.append(folder.parent)
+        folders.insert(0, folder.parent)
     if folder.parent.name == "checkpoints":
-        folders.append(folder.parents[1])
+        folders.insert(0, folder.parents[1])
     return next((each / RECIPE_FILE for each in folders if (each / RECIPE_FILE).is_file()), None)
 
 
@@ -58,13 +60,16 @@ def corpus_with(source: str, recipe: Path | None) -> tuple[Corpus | None, str]:
         raise ValueError(
             f"files of {source} in the corpus of the model's run ({found} of {number}) must be all; name those in it."
         )
-    return corpus, "held out is what the run of the recipe.yaml beside the model held out of this text"
+    return (
+        corpus,
+        "held out is what the run of the recipe.yaml beside the model held out of it, if it is as it was",
+    )
 
 
 def _corpus_of(path: Path) -> Corpus:
     recipe = _read(path)
     data = recipe.get("data") or {}
-    sources = data.get("corpus", "builtin:world")
+    sources = data.get("corpus") or "builtin:world"
     settings: dict[str, Any] = {name: data[name] for name in _SETTINGS if name in data}
     seed = (recipe.get("training") or {}).get("seed", 0)
     return Corpus([sources] if isinstance(sources, str) else sources, seed=seed, **settings)
@@ -76,6 +81,6 @@ def _read(path: Path) -> Mapping[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())[:120]
         raise ValueError(f"recipe ({path}) must be YAML; put the run's own back ({reason}).") from error
-    if not isinstance(recipe, Mapping):
+    if not isinstance(recipe, Mapping) or not all(isinstance(recipe.get(name) or {}, Mapping) for name in _SECTIONS):
         raise ValueError(f"recipe ({path}) must hold sections of settings; put the run's own back.")
     return recipe

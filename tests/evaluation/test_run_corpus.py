@@ -45,7 +45,7 @@ def write_run(tmp_path):
 
 def held_out_texts(source, folder):
     corpus, words = corpus_with(str(source), find_recipe(folder))
-    assert words == "held out is what the run of the recipe.yaml beside the model held out of this text"
+    assert words == "held out is what the run of the recipe.yaml beside the model held out of it, if it is as it was"
     return [document.text for document in corpus.held_out_of(Corpus([str(source)]))]
 
 
@@ -87,6 +87,14 @@ def test_a_recipe_is_found_beside_a_finished_model_a_checkpoint_and_in_a_folder_
         assert find_recipe(files / folder) == recipe.resolve()
     for folder in (files / "run" / "other", files / "two", None):
         assert find_recipe(folder) is None
+
+
+def test_the_runs_own_recipe_counts_before_the_one_that_is_published_with_its_model(files, write_run):
+    write_run(files / "one", settings=SETTINGS)
+    published = describe_recipe(load_recipe(None, ["data.corpus=one"]))
+    (files / "run" / "model" / "recipe.yaml").write_text(published, encoding="utf-8")
+    expected = open_corpus(load_recipe(files / "run" / "recipe.yaml")).documents("validation")
+    assert held_out_texts(files / "one", files / "run" / "model") == [document.text for document in expected]
 
 
 def test_where_the_run_is_not_known_the_words_say_that_5_percent_is_a_guess(files, write_run):
