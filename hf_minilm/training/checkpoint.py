@@ -50,6 +50,7 @@ _LEFTOVER = re.compile(r"\.checkpoint-(?P<step>\d+)\.(?P<purpose>writing|removin
 # Configuration, tokenizer, manifest and the file system's own blocks.
 _SMALL_FILES_BYTES = 8 * 2**20
 _WEIGHTS_FILE = "model.safetensors"
+_NOT_OF_THE_MODEL = (MANIFEST_FILE, "evaluation.json")  # `hf-minilm evaluate` writes the latter into what it measures
 _READ_BY_LIBRARIES = re.compile(r"\.(bin|gguf|h5|jinja|json|model|msgpack|pickle|pkl|pt|pth|py|safetensors|txt)")
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
@@ -425,7 +426,7 @@ def _find_foreign_file(checkpoint: Path, files: Mapping[str, Any]) -> str | None
     """
     for path in sorted(checkpoint.rglob("*")):
         name = path.relative_to(checkpoint).as_posix()
-        if name not in files and name != MANIFEST_FILE and _READ_BY_LIBRARIES.fullmatch(path.suffix.lower()):
+        if name not in files and name not in _NOT_OF_THE_MODEL and _READ_BY_LIBRARIES.fullmatch(path.suffix.lower()):
             return f"{name} is not in {MANIFEST_FILE}"
     return None
 

@@ -298,6 +298,11 @@ def test_a_file_that_was_put_into_a_checkpoint_is_damage_and_never_run(
     assert not (tmp_path / "ran").exists()
 
 
+def test_what_evaluate_writes_into_a_checkpoint_is_no_damage(checkpoint: Path) -> None:
+    (checkpoint / "evaluation.json").write_text("{}", encoding="utf-8")
+    assert find_damage(checkpoint) is None
+
+
 def test_an_adapter_that_was_put_into_a_checkpoint_is_damage_and_never_joined(checkpoint: Path) -> None:
     (checkpoint / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}), encoding="utf-8")
     assert find_damage(checkpoint) == "adapter_config.json is not in manifest.json"
