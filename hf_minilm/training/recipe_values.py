@@ -6,6 +6,7 @@ YAML is read by the rules of version 1.2, where PyYAML follows 1.1: `1e-3` is a 
 
 import difflib
 import re
+import sys
 import textwrap
 import types
 import typing
@@ -51,8 +52,15 @@ _SCALARS = {
         list("-+.0123456789"),
     ),
 }
+
+
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's safe dumper, which puts in quotes what it would not read as text, and what this loader would not."""
+
+
 for _name, (_pattern, _first) in _SCALARS.items():
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(rf"(?:{_pattern})$"), _first)
+    for _resolver in (_Loader, _Dumper):
+        _resolver.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(rf"(?:{_pattern})$"), _first)
 
 
 def read_yaml_file(path: Path) -> dict[str, Any]:
@@ -99,7 +107,8 @@ def read_yaml(text: str, *, name: str) -> Any:
 
 def write_inline(value: Any) -> str:
     """Write a value as YAML on one line, as `[es, en]`, `0.001` or `null`."""
-    text = yaml.safe_dump(value, sort_keys=False, default_flow_style=True, allow_unicode=True, width=10**9)
+    options: dict[str, Any] = {"sort_keys": False, "default_flow_style": True, "allow_unicode": True, "width": 10**9}
+    text = yaml.dump(value, Dumper=_Dumper, **options)
     # PyYAML ends a document that is a bare scalar with a line of three dots.
     return text.removesuffix("...\n").strip()
 
@@ -140,7 +149,7 @@ def convert(value: Any, expected: Any) -> Any:
         return dict(value)
     if expected is Budget and type(value) in (str, int):
         return Budget.parse(value)
-    if expected is float and type(value) in (int, float) and abs(value) < float("inf"):
+    if expected is float and type(value) in (int, float) and abs(value) <= sys.float_info.max:
         return float(value)
     if expected is not float and type(value) is expected:
         return value

@@ -10,6 +10,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 BudgetKind = Literal["steps", "tokens", "seconds"]
 ScheduleName = Literal["cosine", "linear", "wsd", "noam", "constant"]
 
@@ -75,7 +77,7 @@ def _format_count(value: int) -> str:
     for scale in ("B", "M", "k"):
         share = value / _COUNT_SCALES[scale]
         if share >= 1 and round(share, 3) * _COUNT_SCALES[scale] == value:
-            return f"{share:g}{scale}" if scale != "k" else str(value)
+            return f"{share:.3f}".rstrip("0").rstrip(".") + scale if scale != "k" else str(value)
     return str(value)
 
 
@@ -85,7 +87,7 @@ def _format_seconds(value: float) -> str:
     parts = [f"{int(hours)}h" if hours else "", f"{int(minutes)}min" if minutes else ""]
     # Binary fractions of a second survive a round trip only when no part is split off.
     if not float(value).is_integer():
-        return f"{value!r}s"
+        return f"{np.format_float_positional(value)}s"  # never with an exponent
     return "".join([*parts, f"{int(seconds)}s" if seconds else ""])
 
 
@@ -98,7 +100,7 @@ def progress(budget: Budget, step: float, *, tokens: float, seconds: float) -> f
     Args:
         budget: The whole of it.
         step: Optimizer steps done. A caller that wants the rate of the step about to be made may add 0.5, so that
-            neither the first nor the last step gets a rate of 0.
+            neither the first nor the last step gets a rate of 0; and likewise half of its tokens.
         tokens: Tokens seen.
         seconds: Seconds of training, over all restarts.
     """

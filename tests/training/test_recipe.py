@@ -92,6 +92,18 @@ def test_every_kind_of_value_survives_yaml_and_a_dictionary(override: str, tmp_p
     assert load_recipe(path) == recipe
 
 
+NO_TEXTS = ["5e-3", "1e5", "08", "1_000", "no", "1:30", "~", "null", ".5", "2026-01-01", ".inf", "=", "a: b"]
+
+
+@pytest.mark.parametrize("text", NO_TEXTS)
+def test_a_text_that_looks_like_something_else_in_either_yaml_stays_a_text(text: str, tmp_path: Path) -> None:
+    recipe = Recipe(data=DataSettings(corpus=(text, "novel.txt")))
+    path = tmp_path / "again.yaml"
+    path.write_text(describe_recipe(recipe), encoding="utf-8")
+    assert load_recipe(path) == recipe
+    assert yaml.safe_load(path.read_text(encoding="utf-8"))["data"]["corpus"] == [text, "novel.txt"]
+
+
 @pytest.mark.parametrize(
     ("override", "meant"),
     [
@@ -119,6 +131,7 @@ def test_an_unknown_name_is_refused_with_the_nearest_one(override: str, meant: s
         ("tokenizer.lowercase=1", "tokenizer.lowercase (1) must be true or false;"),
         ("optimizer.weight_decay=.nan", "optimizer.weight_decay (.nan) must be a number;"),
         ("optimizer.weight_decay=1e999", "optimizer.weight_decay (.inf) must be a number;"),
+        ("optimizer.weight_decay=1" + "0" * 309, "must be a number;"),
         ("optimizer.betas=[0.9]", "optimizer.betas ([0.9]) must be a list of two numbers;"),
         ("data.pair_fields=[en]", "data.pair_fields ([en]) must be a list of two texts;"),
         ("optimizer.schedule=cosin", "must be one of cosine, linear, wsd, noam, constant; did you mean cosine?"),

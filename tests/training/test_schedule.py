@@ -49,9 +49,10 @@ def test_every_budget_survives_being_written_and_read_again() -> None:
     generator = random.Random(3)
     for _ in range(500):
         kind = generator.choice(["steps", "tokens", "seconds"])
-        value: float = generator.choice([1, 7, 1000, 1500, 10**6, 2_500_000_000, generator.randrange(1, 10**13)])
+        exact = [1, 7, 1000, 1500, 10**6, 2_500_000_000, 1_234_567_000, 10**12 + 10**6]
+        value: float = generator.choice([*exact, generator.randrange(1, 10**13)])
         if kind == "seconds" and generator.random() < 0.5:
-            value = generator.random() * 10 ** generator.randrange(5)
+            value = generator.random() * 10 ** generator.randrange(-6, 5)
         budget = Budget(kind, value)
         assert Budget.parse(str(budget)) == budget
 
