@@ -141,8 +141,7 @@ def train(training: Training, state: TrainingState) -> TrainingState:
             if is_idle(training.accelerator.device):
                 bar.waited += time.monotonic() - begin
             norm, broken = move_weights(training, losses)
-            positions = settings.batch_rows * training.objective.positions_per_row
-            state = replace(state, step=state.step + 1, tokens=state.tokens + positions)
+            state = replace(state, step=state.step + 1, tokens=state.tokens + positions_of_a_step(training))
             if broken:
                 state = leave_out(training, state, rows=order.rows(state.step - 1), broken=broken)
             else:
@@ -192,10 +191,16 @@ def is_idle(device: torch.device) -> bool:
     return device.type != "cuda" or torch.cuda.current_stream(device).query()
 
 
+def positions_of_a_step(training: Training) -> int:
+    """Count the positions of a step's rows over all processes, which a budget in tokens counts."""
+    return training.recipe.training.batch_rows * training.objective.positions_per_row
+
+
 def set_rate(training: Training, state: TrainingState) -> float:
     """Set the learning rate of the step about to be made; a function of the global step, not of the processes."""
     settings = training.recipe.optimizer
-    done = progress(training.recipe.training.budget, state.step + 0.5, tokens=state.tokens, seconds=state.seconds)
+    budget, tokens_of_step = training.recipe.training.budget, positions_of_a_step(training)
+    done = progress(budget, state.step + 0.5, tokens=state.tokens + 0.5 * tokens_of_step, seconds=state.seconds)
     factor = learning_rate_factor(
         settings.schedule,
         done,

@@ -174,6 +174,15 @@ def test_a_run_whose_model_an_earlier_version_built_otherwise_says_how_it_goes_o
     assert "resuming after step 8" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("budget", ["8steps", "1024tokens"])
+def test_the_rate_of_a_step_is_that_of_its_middle_in_steps_and_in_tokens(pretrain, tmp_path: Path, budget: str) -> None:
+    settings = {"optimizer__warmup_share": 0.5, "optimizer__schedule": "linear", "training__save_every": "never"}
+    assert pretrain("run", training__budget=budget, **settings) == 0
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    rates = [line["learning_rate"] for line in lines if "learning_rate" in line]
+    assert rates == pytest.approx([5e-3 * share for share in (1 / 8, 3 / 8, 5 / 8, 7 / 8, 7 / 8, 5 / 8, 3 / 8, 1 / 8)])
+
+
 def test_a_held_out_loss_that_is_no_number_is_never_the_best() -> None:
     state = TrainingState(step=4, tokens=0, seconds=0.0, recipe={})
     assert with_best(state, math.nan) == state
