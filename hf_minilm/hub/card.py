@@ -11,9 +11,9 @@ from pathlib import Path
 from huggingface_hub import ModelCard, ModelCardData
 
 from ..conversion import expressible
+from ..evaluation.run_corpus import RECIPE_FILE
 from ..model.configuration_minilm import MiniLMConfig
 from ..model.configuration_minilm_seq2seq import MiniLMSeq2SeqConfig
-from ..training.pretrain import RECIPE_FILE
 from ..training.recipe import describe_recipe
 from .card_sections import (
     Described,

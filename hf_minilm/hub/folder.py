@@ -5,7 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
-from ..training.pretrain import RECIPE_FILE
+from ..evaluation.run_corpus import RECIPE_FILE
 from .card import save_card
 from .card_sections import Described
 from .privacy import published_report

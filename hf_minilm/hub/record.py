@@ -10,11 +10,12 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils._validators import validate_repo_id
 
 from ..data.best_prediction import MASK
+from ..evaluation.run_corpus import RECIPE_FILE
 from ..model.configuration_minilm import MiniLMConfig
 from ..model.configuration_minilm_seq2seq import MiniLMSeq2SeqConfig
 from ..training.checkpoint import STATE_FILE, checkpoint_step, list_checkpoints
 from ..training.metrics import read_metrics
-from ..training.pretrain import RECIPE_FILE
+from ..training.pretrain import REPORT_FILE
 from ..training.recipe import CardSettings, Recipe, check_languages, check_license, load_recipe
 
 MODEL_TYPES = (MiniLMConfig.model_type, MiniLMSeq2SeqConfig.model_type)
@@ -139,16 +140,14 @@ def read_record(path: Path) -> Record:
         if path.parent.name == "checkpoints" and (path.parents[1] / RECIPE_FILE).is_file():
             return read_checkpoint(_read_run(path.parents[1], path), path)
         if path.name == "model" and (path.parent / RECIPE_FILE).is_file():
-            return _read_run(path.parent, path)
+            return _read_finished_run(path.parent)
         if (path / RECIPE_FILE).is_file():  # as it was pushed
             return _read_run(path, path)
         evaluation = _read_json(path / EVALUATION_FILE)
         return Record(path.name, path, _read_config(path), evaluation=evaluation)
     if not (path / RECIPE_FILE).is_file():
         raise ValueError(f"model ({path}) must hold config.json, or recipe.yaml and model/; give another folder.")
-    if not (path / "model" / "config.json").is_file():
-        raise ValueError(f"run ({path}) must be finished, and has no model/; go on with it, or give a checkpoint.")
-    return _read_run(path, path / "model")
+    return _read_finished_run(path)
 
 
 def read_checkpoint(record: Record, checkpoint: Path) -> Record:
@@ -162,6 +161,14 @@ def read_checkpoint(record: Record, checkpoint: Path) -> Record:
         checkpoints=(),
         step=checkpoint_step(checkpoint),
     )
+
+
+def _read_finished_run(run: Path) -> Record:
+    # A finished run that went on has lost its report, and its recipe is no longer that of its model.
+    for name in ("model/config.json", REPORT_FILE):
+        if not (run / name).is_file():
+            raise ValueError(f"run ({run}) must be finished, and has no {name}; go on with it, or give a checkpoint.")
+    return _read_run(run, run / "model")
 
 
 def _read_run(run: Path, model: Path) -> Record:

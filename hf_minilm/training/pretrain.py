@@ -18,6 +18,7 @@ from ..data.tokenizer import token_bytes
 from ..evaluation.language_model import HeldOut, held_out
 from ..evaluation.minimal_pairs import minimal_pair_accuracy
 from ..evaluation.report import BetterCheckpoint, Report, RunFacts
+from ..evaluation.run_corpus import RECIPE_FILE
 from ..evaluation.samples import (
     fill_gaps,
     fill_masks,
@@ -47,7 +48,6 @@ from .run_lock import RunLock
 from .sharding import processes_of_a_copy
 from .stacked_muon import product_dtype
 
-RECIPE_FILE = "recipe.yaml"
 REPORT_FILE = "report.txt"
 PROBES_EACH = 100
 CHANGEABLE = (
@@ -130,7 +130,9 @@ def pretrain(recipe: Recipe, *, accept_changes: bool = False) -> str:
 
 
 def refuse_unlike_arithmetic(recipe: Recipe, precision: str, device: torch.device, *, processes: Processes) -> None:
-    """Make sure that what each process chooses by its own hardware is the same: their weights would part in silence.
+    """Make sure that what each process chooses by its own hardware is the same.
+
+    Where it is not, weights that Muon moves part in silence, and processes that share a model send what does not fit.
 
     Raises:
         ValueError: If it is not, with what to set.

@@ -262,6 +262,15 @@ def test_what_the_recipe_states_of_a_finished_run_may_be_stated_later(
     assert ModelCard.load(run / "model" / "README.md").data.license == "mit"
 
 
+def test_a_finished_run_that_goes_on_has_no_card_before_it_is_finished_again(trained_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "longer"
+    shutil.copytree(trained_run, run)
+    (run / "report.txt").unlink()  # as `pretrain` does with a larger budget
+    for folder in (run, run / "model"):
+        with pytest.raises(ValueError, match=r"must be finished, and has no report.txt; go on with it"):
+            read_record(folder)
+
+
 def test_a_model_that_was_pushed_has_the_same_card_where_it_is_pushed_from_again(
     trained_run: Path, tmp_path: Path
 ) -> None:
