@@ -203,18 +203,18 @@ def share(name: str, hits: Any, of: Any = None) -> Score:
 
 def matthews(predicted: NDArray[np.int64], right: NDArray[np.int64]) -> Score:
     """Score classes by Matthews' correlation, in its form for any number of them (Gorodkin 2004): 0 is chance."""
-    classes = int(max(predicted.max(), right.max())) + 1
-    cells = np.eye(classes * classes)[predicted * classes + right]  # [N, C x C]
+    classes = np.union1d(predicted, right)
+    was_said, was_true = (numbers[:, None] == classes for numbers in (predicted, right))
+    counts = np.column_stack((np.ones(len(right)), predicted == right, was_said, was_true))  # [N, 2 + 2 C]
 
     def of_sums(sums: Rows) -> Rows:
-        table = sums.reshape(*sums.shape[:-1], classes, classes)
-        said, true, number = table.sum(-1), table.sum(-2), sums.sum(-1)
-        hits = np.trace(table, axis1=-2, axis2=-1)
+        number, hits = sums[..., 0], sums[..., 1]
+        said, true = np.split(sums[..., 2:], 2, axis=-1)
         spread = (number**2 - (said**2).sum(-1)) * (number**2 - (true**2).sum(-1))
         # Whoever always says the same is right by chance alone: 0 / 1.
         return (number * hits - (said * true).sum(-1)) / np.sqrt(np.where(spread > 0, spread, 1))
 
-    return Score("Matthews correlation", cells, of_sums)
+    return Score("Matthews correlation", counts, of_sums)
 
 
 def f1(name: str, hits: Any, predicted: Any, right: Any) -> Score:

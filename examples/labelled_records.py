@@ -60,7 +60,10 @@ def load_parts(
     for part, records in parts.items():
         if not records:
             raise ValueError(f"examples of {source} for {part} (0) must be at least 1; add some.")
-    return datasets.DatasetDict({part: datasets.Dataset.from_list(records) for part, records in parts.items()})
+    try:
+        return datasets.DatasetDict({part: datasets.Dataset.from_list(records) for part, records in parts.items()})
+    except TypeError as error:  # of pyarrow; of other mixtures its error is a ValueError
+        raise ValueError(f"values of a field in {source} must be of one type; correct them ({error}).") from error
 
 
 def _file_of(folder: Path, part: str) -> Path:

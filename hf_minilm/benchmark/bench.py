@@ -45,7 +45,8 @@ def check_settings(names: Sequence[str], settings: BenchSettings) -> None:
     from .ours import check_recipe
 
     # With the peers of every precision: which of them take part is known once the machine is measured.
-    machine = Machine(measuring_device().type, "this one", 1, True, "", "", "", "")
+    versions = {"python": "", "torch": "", "transformers": "", "hf_minilm": ""}
+    machine = Machine(measuring_device().type, name="this one", threads=1, fast_bf16=True, **versions)
     contests = [build_contest(name, replace(settings, peers=()), machine) for name in names]
     contestants = [each for contest in contests for each in contest.contestants]
     trained = [each.work for each in contestants if each.against is None and isinstance(each.work, TrainingWork)]

@@ -70,6 +70,10 @@ def _read(name: str, text: str, *, second: str | None) -> "Reading":
         opener = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModel
         model = opener.from_pretrained(name, **how).eval()
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    # Of a folder the end of its path is enough, and what is above it is nobody's business who sees the page.
-    shown = "/".join(Path(name).resolve().parts[-2:]) if Path(name).is_dir() else name
+    shown = _end_of(Path(name).resolve()) if Path(name).is_dir() else name
     return read_text(model, tokenizer, text, second=second, name=shown)
+
+
+def _end_of(folder: Path) -> str:
+    """Give the end of a path: what is above it is nobody's business who sees the page, a user's name least of all."""
+    return folder.name if folder.parent == Path.home() else "/".join(folder.parts[-2:])

@@ -73,11 +73,13 @@ def check_trackers(names: tuple[str, ...]) -> None:
     """Make sure that each tracker is one and is installed; Accelerate leaves out one that is not, and logs nothing.
 
     Raises:
-        ValueError: If one is neither.
+        ValueError: If one is not both.
     """
     installed = {str(name) for name in get_available_trackers()}
     for name in names:
-        if name == "all" and installed:
+        if name == "all":
+            if not installed:
+                raise ValueError("output.trackers (all) must find one that is installed; install one, or remove it.")
             continue
         if name not in LOGGER_TYPE_TO_CLASS:
             known = ", ".join(sorted(LOGGER_TYPE_TO_CLASS))

@@ -30,6 +30,13 @@ def test_a_source_is_called_by_its_last_part(source, name):
     assert source_name(source) == name
 
 
+def test_the_home_folder_is_not_named_as_it_is_called_by_its_user(monkeypatch, tmp_path):
+    home = tmp_path / "ana"
+    monkeypatch.setenv("HOME", str(home))
+    assert source_name(f"{home}/*.txt") == "*.txt"
+    assert source_name(f"{home}/pairs/*.txt") == "pairs/*.txt"
+
+
 def test_hardware_and_versions_say_nothing_of_the_host():
     described = str(describe_hardware(torch.device("cpu"))) + str(describe_versions())
     assert torch.__version__ in described

@@ -25,6 +25,13 @@ def test_scores_of_classes_are_those_of_scikit_learn(classes: int) -> None:
     assert matthews(said, right).value == pytest.approx(matthews_corrcoef(right, said), abs=1e-12)
 
 
+def test_matthews_correlation_of_hundreds_of_classes_needs_no_table_of_their_pairs() -> None:
+    right, said = RIGHT * 300 + np.arange(211), SAID * 300 + np.arange(211)
+    score = matthews(said, right)
+    assert score.rows.shape[1] < 1000
+    assert score.value == pytest.approx(matthews_corrcoef(right, said), abs=1e-12)
+
+
 def test_f1_of_counts_is_that_of_scikit_learn() -> None:
     said, right = SAID == 1, RIGHT == 1
     assert f1("F1", said & right, said, right).value == pytest.approx(f1_score(right, said), abs=1e-12)

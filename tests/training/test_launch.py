@@ -129,7 +129,7 @@ def test_processes_that_share_a_model_out_have_as_many_micro_batches_each(rows, 
     else:
         with pytest.raises(ValueError, match=rf"micro_batch_rows \({micro}\) must divide the rows of each process"):
             check_micro_batches(settings, num_processes=processes)
-    check_micro_batches(replace(settings, parallelism="copies"), num_processes=processes)
+    check_micro_batches(replace(settings, parallelism="data"), num_processes=processes)
 
 
 @pytest.mark.parametrize(
