@@ -42,7 +42,7 @@ def test_one_that_says_nothing_has_no_figures(run_as_contestant):
 
 @pytest.fixture
 def sent_in_a_second():
-    """Send this process a signal in a second, and restore its handlers afterwards.
+    """Send this process a signal in a second, or once a file is written, and restore its handlers afterwards.
 
     Python raises KeyboardInterrupt at SIGINT only if the shell did not begin it with that signal ignored, as shells do
     in the background.
@@ -50,8 +50,14 @@ def sent_in_a_second():
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGALRM)}
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    def send(number):
-        signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), number))
+    def send(number, told):
+        def send_once_told(*_):
+            if told.exists() and told.read_text():
+                os.kill(os.getpid(), number)
+            else:
+                signal.setitimer(signal.ITIMER_REAL, 0.1)
+
+        signal.signal(signal.SIGALRM, send_once_told)
         signal.setitimer(signal.ITIMER_REAL, 1.0)
 
     yield send
@@ -64,7 +70,7 @@ def sent_in_a_second():
 def test_when_the_bench_is_stopped_no_process_is_left(run_as_contestant, sent_in_a_second, tmp_path, number):
     told = tmp_path / "pid"
     code = f"import os, time; open({str(told)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
-    sent_in_a_second(number)
+    sent_in_a_second(number, told)
     begin = time.monotonic()
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         run_as_contestant(code)

@@ -151,12 +151,15 @@ def test_always_answering_alike_scores_one_half(world, phenomenon):
 def test_nouns_between_head_and_verb_ask_for_the_other_number(world):
     plural = {"keys", "doors", "boxes", "windows", "clocks", "drawers", "cabinets", "shoes"}
     singular = {"key", "door", "box", "window", "clock", "drawer", "cabinet", "shoe"}
-    for probe in World(("en",)).agreement_probes(90):
+    compared: Counter[int] = Counter()
+    for probe in World(("en",)).agreement_probes(900):
         sentence = words(probe.prefix.rstrip().rsplit(". ", 1)[-1])
         common = [word for word in sentence if word in plural | singular]
         is_plural = probe.good in {"are"} or not probe.good.endswith("s")
         if len(common) == probe.distance + 1:
             assert [word in plural for word in common] == [is_plural, *[not is_plural] * probe.distance]
+            compared[probe.distance] += 1
+    assert set(compared) == {0, 1, 2}
 
 
 def test_probes_are_a_function_of_their_seed(world):

@@ -6,6 +6,7 @@ import torch
 from hf_minilm import MiniLMForCausalLM, MiniLMForMaskedLM, MiniLMForPreTraining
 from hf_minilm.data.world_probes import Probe
 from hf_minilm.evaluation.minimal_pairs import minimal_pair_accuracy
+from hf_minilm.evaluation.token_scores import target_log_probabilities
 
 
 def prefer(model, tokens):
@@ -43,7 +44,7 @@ def test_a_model_that_prefers_good_words_is_always_right_and_one_that_prefers_ba
         assert all(cell.low <= cell.accuracy <= cell.high for cell in table)
 
 
-def test_all_tokens_of_a_divided_word_are_masked_together(tiny_model, piece_tokenizer):
+def test_all_tokens_of_a_divided_word_are_masked_together(monkeypatch, tiny_model, piece_tokenizer):
     model = tiny_model(MiniLMForMaskedLM, piece_tokenizer)
     probe = Probe("en", "The child ", "sleeps", "sleep", " in the house.", 0, "number_agreement")
     scores = []
@@ -58,7 +59,16 @@ def test_all_tokens_of_a_divided_word_are_masked_together(tiny_model, piece_toke
             logs = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
         first = 1 + len(before)
         scores.append(sum(logs[first + place, token].item() for place, token in enumerate(middle)))
+    found = []
+
+    def note(*given, **named):
+        logs = list(target_log_probabilities(*given, **named))
+        found.extend(logs)
+        return logs
+
+    monkeypatch.setattr("hf_minilm.evaluation.minimal_pairs.target_log_probabilities", note)
     (cell,) = minimal_pair_accuracy(model, piece_tokenizer, [probe])
+    assert [float(logs.sum()) for logs in found] == pytest.approx(scores, abs=1e-4)
     assert cell.accuracy == float(scores[0] > scores[1])
 
 

@@ -83,6 +83,7 @@ def test_a_mutation_is_found_by_the_manifest_and_when_it_was_sealed_again_by_wha
     name: str, number: int, checkpoint: Path, original: Path, bounded: Callable
 ) -> None:
     draw, content = random.Random(number), (original / name).read_bytes()
+    refused = 0
     with bounded(seconds=20 + number / 10, megabytes=300):
         for _ in range(number):
             changed = mutated(content, draw)
@@ -95,11 +96,12 @@ def test_a_mutation_is_found_by_the_manifest_and_when_it_was_sealed_again_by_wha
             try:
                 model = resume(checkpoint)
             except REFUSALS:
-                pass
+                refused += 1
             else:  # other numbers in the place of the old ones, as they may be after any step
                 assert all(bool(torch.isfinite(weight).all()) for weight in model.parameters())
                 assert load_file(checkpoint / name).keys() == load_file(original / name).keys()
             shutil.copy(original / "manifest.json", checkpoint)
+    assert refused
 
 
 def tensors(checkpoint: Path, name: str, change: Callable[[dict[str, torch.Tensor]], Any]) -> None:
@@ -133,8 +135,6 @@ CHANGES: dict[str, Callable[[dict[str, torch.Tensor]], Any]] = {
 def test_tensors_that_are_not_the_models_are_refused(case: str, name: str, checkpoint: Path) -> None:
     tensors(checkpoint, name, CHANGES[case])
     seal(checkpoint)
-    if name == MOMENTS and case in ("missing", "none"):
-        return  # a parameter without moments is one that has had no gradient yet
     with pytest.raises(REFUSALS) as refused:
         resume(checkpoint)
     assert len(str(refused.value)) < 1_000

@@ -159,10 +159,12 @@ def test_a_tokenizer_of_another_model_is_refused(encoder):
         read_text(BertModel(config).eval(), encoder.tokenizer, TEXT)
 
 
-def test_a_decoder_is_not_given_a_second_text(one_stack):
-    if one_stack.model.config.is_causal:
-        with pytest.raises(ValueError, match=r"^second text \(given\) must be for an encoder or an encoder-decoder"):
-            read_text(one_stack.model, one_stack.tokenizer, TEXT, second=TEXT)
+def test_a_second_text_is_for_an_encoder_and_not_for_a_decoder(one_stack):
+    if not one_stack.model.config.is_causal:
+        assert len(read_text(one_stack.model, one_stack.tokenizer, TEXT, second=TEXT).looks) == 1
+        return
+    with pytest.raises(ValueError, match=r"^second text \(given\) must be for an encoder or an encoder-decoder"):
+        read_text(one_stack.model, one_stack.tokenizer, TEXT, second=TEXT)
 
 
 def test_a_model_whose_weights_are_not_finite_is_refused(encoder):

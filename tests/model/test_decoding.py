@@ -188,8 +188,10 @@ def test_token_types_of_the_prompt_go_on(decoder, draw_tokens):
 
 
 def test_positions_of_ones_own_go_on(decoder, draw_tokens):
-    positions = torch.tensor([[3, 4, 5, 6, 7]])
-    assert_both_ways_write_the_same(decoder(), inputs=draw_tokens(1, 5), position_ids=positions)
+    # Not of rope, under which a shift of all positions changes nothing.
+    model, prompt = decoder(position_embedding="learned"), draw_tokens(1, 5)
+    moved = assert_both_ways_write_the_same(model, inputs=prompt, position_ids=torch.tensor([[3, 4, 5, 6, 7]]))
+    assert not torch.equal(moved, write(model, "plain", inputs=prompt))
 
 
 def test_a_text_beyond_the_table_of_positions_is_refused_in_the_same_words(decoder, draw_tokens):

@@ -225,8 +225,11 @@ def test_ids_and_vectors_together_are_refused(make_model, draw_tokens):
 
 
 def test_hidden_states_begin_with_the_embeddings_and_end_with_the_output(make_model, draw_tokens):
-    outputs = make_model(MiniLMModel)(draw_tokens(2, 5), output_hidden_states=True)
+    model, tokens = make_model(MiniLMModel), draw_tokens(2, 5)
+    outputs = model(tokens, output_hidden_states=True)
+    embedded = model.embeddings(model.embeddings.tokens(tokens), torch.arange(5)[None], None, model.positions)
     assert len(outputs.hidden_states) == 3
+    assert torch.equal(outputs.hidden_states[0], embedded)
     assert torch.equal(outputs.hidden_states[-1], outputs.last_hidden_state)
 
 

@@ -16,7 +16,7 @@ def test_work_goes_on_beside_its_caller_and_one_piece_after_the_other() -> None:
 
     background.start(first)
     assert done == []
-    may_end.set()
+    threading.Timer(0.2, may_end.set).start()
     background.start(lambda: done.append(2))
     background.wait()
     assert done == [1, 2]

@@ -316,12 +316,17 @@ def test_training_killed_at_random_times_ends_with_the_bits_of_training_without_
 def _train_until_killed(folder: Path, *, after_seconds: float) -> bool:
     child = os.fork()
     if child == 0:
-        prepare_child()
-        train_and_save(folder)
-        os._exit(0)
+        try:
+            prepare_child()
+            train_and_save(folder)
+            os._exit(0)
+        finally:
+            os._exit(1)
     time.sleep(after_seconds)
     os.kill(child, signal.SIGKILL)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code in (0, -signal.SIGKILL)
+    return code == -signal.SIGKILL
 
 
 @pytest.fixture

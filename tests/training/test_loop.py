@@ -10,10 +10,12 @@ import torch
 from safetensors.torch import load_file
 
 from hf_minilm.cli.main import main
+from hf_minilm.data.tokenizer import load_tokenizer, tokenizer_fingerprint
 from hf_minilm.data.world import World
 from hf_minilm.training import loop
 from hf_minilm.training.checkpoint import TrainingState, list_checkpoints, load_training_state
-from hf_minilm.training.loop import with_best
+from hf_minilm.training.loop import Interval, with_best
+from hf_minilm.training.schedule import Budget
 
 SETTINGS = {
     "data.sequence_length": 32,
@@ -178,8 +180,7 @@ def test_a_run_whose_model_an_earlier_version_built_otherwise_says_how_it_goes_o
 def test_the_rate_of_a_step_is_that_of_its_middle_in_steps_and_in_tokens(pretrain, tmp_path: Path, budget: str) -> None:
     settings = {"optimizer__warmup_share": 0.5, "optimizer__schedule": "linear", "training__save_every": "never"}
     assert pretrain("run", training__budget=budget, **settings) == 0
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    rates = [line["learning_rate"] for line in lines if "learning_rate" in line]
+    rates = [line["learning_rate"] for line in logged_lines(tmp_path / "run") if "learning_rate" in line]
     assert rates == pytest.approx([5e-3 * share for share in (1 / 8, 3 / 8, 5 / 8, 7 / 8, 7 / 8, 5 / 8, 3 / 8, 1 / 8)])
 
 
@@ -189,3 +190,60 @@ def test_a_held_out_loss_that_is_no_number_is_never_the_best() -> None:
     best = with_best(state, 2.0)
     assert best.losses == {"best_held_out_loss": 2.0, "best_step": 4}
     assert with_best(best, math.nan) == with_best(best, 2.0) == best
+
+
+@pytest.mark.parametrize(
+    ("every", "due", "after_step_4"),
+    [("3steps", [3, 6, 9], [6, 9]), ("250tokens", [3, 5, 8, 10], [5, 8, 10]), ("5s", [3, 5, 8, 10], [5, 8, 10])],
+)
+def test_an_interval_ends_after_steps_tokens_or_seconds_also_in_a_run_that_goes_on(
+    every: str, due: list[int], after_step_4: list[int]
+) -> None:
+    states = [TrainingState(step, tokens=100 * step, seconds=2.1 * step, recipe={}) for step in range(11)]
+    for first, expected in ((0, due), (4, after_step_4)):
+        interval = Interval(Budget.parse(every), states[first])
+        assert [state.step for state in states[first + 1 :] if interval.due(state)] == expected
+    never = Interval("never", states[0])
+    assert not any(never.due(state) for state in states)
+
+
+@pytest.mark.parametrize("clip", [0.01, 0])
+def test_the_gradient_is_clipped_as_the_recipe_says_and_logged_as_it_was(pretrain, tmp_path: Path, clip: float) -> None:
+    seen = []
+
+    def note(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        gradients = [each.grad for group in optimizer.param_groups for each in group["params"] if each.grad is not None]
+        seen.append(torch.nn.utils.get_total_norm(gradients).item())
+
+    handle = torch.optim.optimizer.register_optimizer_step_pre_hook(note)
+    try:
+        code = pretrain("run", optimizer__name="adamw", optimizer__gradient_clip=clip, training__save_every="never")
+    finally:
+        handle.remove()
+    assert code == 0
+    norms = [line["gradient_norm"] for line in logged_lines(tmp_path / "run") if "gradient_norm" in line]
+    assert min(norms) > 0.02
+    assert seen == pytest.approx([min(norm, clip or math.inf) for norm in norms], rel=1e-3)
+
+
+def test_a_run_takes_the_tokenizer_of_a_folder_as_it_is(pretrain, tmp_path: Path) -> None:
+    assert pretrain("first", tokenizer__vocab_size=300) == 0
+    assert pretrain("second", tokenizer__folder=str(tmp_path / "first" / "tokenizer")) == 0
+    names = ("first/tokenizer", "second/tokenizer", "second/model")
+    assert len({tokenizer_fingerprint(load_tokenizer(tmp_path / name)) for name in names}) == 1
+    assert len(load_tokenizer(tmp_path / "second" / "model")) == 300
+
+
+def test_what_is_logged_is_told_to_the_trackers_too(pretrain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[int, dict[str, Any]]] = []
+    monkeypatch.setattr("accelerate.Accelerator.log", lambda _, values, step: told.append((step, dict(values))))
+    assert pretrain("run", training__save_every="never") == 0
+    lines = logged_lines(tmp_path / "run")
+    assert [step for step, _ in told] == [line["step"] for line in lines]
+    assert all(
+        line[name] == value for line, (_, values) in zip(lines, told, strict=True) for name, value in values.items()
+    )
+
+
+def logged_lines(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]

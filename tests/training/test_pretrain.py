@@ -130,7 +130,11 @@ def test_a_stopped_run_is_saved_and_says_which_signal_it_was(whole: Path, runs: 
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
     assert "the same command goes on" in output
-    assert run(command(folder), cache).returncode == 0
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    last_step = max(json.loads(line)["step"] for line in lines)
+    again = run(command(folder), cache)
+    assert again.returncode == 0
+    assert f"resuming after step {last_step}" in again.stderr
     assert weights(folder) == weights(whole)
 
 
@@ -206,7 +210,10 @@ def test_a_killed_run_on_a_gpu_goes_on_to_the_bits_of_an_uninterrupted_one(
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert run(command(halved, **settings), cache, cuda=True).returncode == 0
+    assert not (halved / "model").exists(), "the run ended before it could be killed"
+    resumed = run(command(halved, **settings), cache, cuda=True)
+    assert resumed.returncode == 0, resumed.stderr[-2000:]
+    assert "resuming after step" in resumed.stderr
     assert weights(halved) == weights(whole)
 
 
