@@ -274,10 +274,11 @@ def in_float32(model: PreTrainedModel) -> Iterator[None]:
     """Let a model's weights and buffers be float32 for a while; the way there and back changes no bit."""
     tensors = [*model.parameters(), *model.buffers()]
     dtypes = {tensor: tensor.dtype for tensor in tensors if tensor.is_floating_point()}
+    wider = {tensor: tensor.data for tensor in dtypes if tensor.dtype == torch.float64}  # which float32 would round
     try:
         for tensor in dtypes:
             tensor.data = tensor.data.float()
         yield
     finally:
         for tensor, dtype in dtypes.items():
-            tensor.data = tensor.data.to(dtype)
+            tensor.data = wider[tensor] if tensor in wider else tensor.data.to(dtype)

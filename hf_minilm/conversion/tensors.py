@@ -259,7 +259,7 @@ def make_own(model: PreTrainedModel, *, copies: bool) -> None:
         copies: Whether all weights are copied, because another model goes on using them.
     """
     taken: set[int] = set()
-    for parameter in model.parameters():
+    for parameter in (*model.parameters(), *model.buffers()):
         data = parameter.data
         if copies or not data.is_contiguous() or data.data_ptr() in taken:
             parameter.data = data.clone(memory_format=torch.contiguous_format)

@@ -492,10 +492,11 @@ class MiniLMConfig(PreTrainedConfig):
             if rope_type not in ROPE_TYPES:
                 raise ValueError(f"rope_parameters['rope_type'] ({rope_type}) must be one of {', '.join(ROPE_TYPES)}.")
             turned = int(cast(int, self.head_dim) * share)
-            if not 0 < share <= 1 or turned < 2 or turned % 2:
+            fewest = 4 if rope_type == "dynamic" else 2  # whose exponent divides by two less than there are
+            if not 0 < share <= 1 or turned < fewest or turned % 2:
                 raise ValueError(
                     f"head_dim ({self.head_dim}) must be even for rope, and so must the share of it that is turned "
-                    f"({turned} with a partial_rotary_factor of {share})."
+                    f"({turned} with a partial_rotary_factor of {share}), at least {fewest}."
                 )
 
     def _validate_rotary_numbers(self, parameters: dict[str, Any]) -> None:

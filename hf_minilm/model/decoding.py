@@ -59,6 +59,7 @@ _BLOCK, _FEW_SCORES = 256, 100_000
 """How many scores make a block for `likeliest`, and below how many in all it asks torch."""
 _DTYPES = {"cpu": (torch.float32, torch.bfloat16), "cuda": (torch.float32, torch.bfloat16, torch.float16)}
 _KNOWN_INPUTS = {"attention_mask", "position_ids", "token_type_ids", "past_key_values", "use_cache", "logits_to_keep"}
+_PREPARING = ("prepare_inputs_for_generation", "_update_model_kwargs_for_generation", "_prefill")
 _RECORDERS = "transformers.utils.output_capturing"
 """Where transformers' own hooks come from: they stay once installed, and do nothing unless an output is asked for."""
 
@@ -534,6 +535,7 @@ def _obstacle_in_the_model(model: Any, device: torch.device) -> str | None:
         "the position scheme is not known to let itself be recorded": device.type == "cuda"
         and type(backbone.positions) not in POSITION_SCHEMES.values(),
         "the head has more than a projection": type(model.transform) is not nn.Identity,
+        "somebody else prepares its inputs": any(_is_replaced(model, name) for name in _PREPARING),
     }
     at_large = next((what for what, is_there in found.items() if is_there), None)
     if at_large is not None:
@@ -546,6 +548,12 @@ def _obstacle_in_the_model(model: Any, device: torch.device) -> str | None:
     strange = (name for name, module in model.named_modules() if not _does_what_is_written(module))
     name = next((name or "model" for name in strange), None)
     return None if name is None else f"{name} has hooks, trains, is compiled or was replaced"
+
+
+def _is_replaced(model: Any, method: str) -> bool:
+    """Tell whether a model has another method in the place of its class's, as PEFT gives it for virtual tokens."""
+    own = vars(model).get(method)
+    return own is not None and getattr(own, "__func__", None) is not getattr(type(model), method)
 
 
 def _does_what_is_written(module: nn.Module) -> bool:

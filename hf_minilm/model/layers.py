@@ -196,7 +196,15 @@ def pooled(hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, poo
         hidden_states: [B, T, E].
         attention_mask: 1 for tokens and 0 for padding [B, T]; None where there is no padding.
         pooling: `first` or `last` token, or the `mean` of all.
+
+    Raises:
+        ValueError: If the mask has another form.
     """
+    if attention_mask is not None and attention_mask.dim() != 2:
+        raise ValueError(
+            f"attention_mask {list(attention_mask.shape)} must be [rows, tokens] where a vector stands for a text; "
+            "give the mask of the padding."
+        )
     if pooling == "first" and attention_mask is None:
         return hidden_states[:, 0]
     mask = attention_mask

@@ -120,12 +120,17 @@ def next_tokens(labels: torch.Tensor, sequence_ids: torch.Tensor | None = None) 
     return nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
 
 
-def previous_tokens(labels: torch.Tensor, *, first: int, padding: int) -> torch.Tensor:
+def previous_tokens(
+    labels: torch.Tensor, sequence_ids: torch.Tensor | None = None, *, first: int, padding: int
+) -> torch.Tensor:
     """Move labels [B, T] one place to the right behind a first token: what a decoder reads while it predicts them.
 
-    What is ignored as a label is read as padding.
+    What is ignored as a label is read as padding. With the packed sequence of each token, [B, T], the first token
+    stands at the beginning of each sequence.
     """
     moved = torch.cat((torch.full_like(labels[:, :1], first), labels[:, :-1]), dim=1)
+    if sequence_ids is not None:
+        moved = moved.masked_fill(torch.diff(sequence_ids, dim=1, prepend=sequence_ids[:, :1]) != 0, first)
     return moved.masked_fill(moved == IGNORED, padding)
 
 

@@ -279,7 +279,6 @@ class MiniLMForCausalLM(LanguageModelHead, FastGenerationMixin):
         logits_to_keep: int | torch.Tensor = 0,
         return_logits: bool | None = None,
         num_items_in_batch: Count = None,
-        shift_labels: Labels = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """Predict the next token at every position.
@@ -297,13 +296,14 @@ class MiniLMForCausalLM(LanguageModelHead, FastGenerationMixin):
             logits_to_keep: Which logits to return, see `kept_positions`; 0 is all.
             return_logits: Whether to return logits; by default not in training on labels.
             num_items_in_batch: Predicted tokens of all micro-batches and processes; None: of this batch.
-            shift_labels: The token after each position [B, T], in place of `labels` where a row is split over
-                processes; or `Targets` of these.
-            **kwargs: Passed on to the attention implementation.
+            **kwargs: `shift_labels`: the token after each position [B, T], in place of `labels` where a row is split
+                over processes, or `Targets` of these. The rest is passed on to the attention implementation.
 
         Returns:
             `loss` in nats per predicted token, `logits` [B, T, V], `past_key_values`.
         """
+        # Not named above: Trainer takes arguments with "label" in their names for labels that every batch must have.
+        shift_labels: Labels = kwargs.pop("shift_labels", None)
         outputs = self.model(
             input_ids,
             attention_mask=attention_mask,
@@ -312,7 +312,7 @@ class MiniLMForCausalLM(LanguageModelHead, FastGenerationMixin):
             past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
-            **kwargs,
+            **kwargs | {"return_dict": True},
         )
         hidden_states = outputs.last_hidden_state
         logits: torch.Tensor | None
@@ -377,7 +377,7 @@ class MiniLMForMaskedLM(LanguageModelHead):
             token_type_ids=token_type_ids,
             position_ids=position_ids,
             inputs_embeds=inputs_embeds,
-            **kwargs,
+            **kwargs | {"return_dict": True},
         )
         loss, logits = self.predict_labels(
             outputs.last_hidden_state, labels, count=num_items_in_batch, return_logits=return_logits
@@ -461,7 +461,7 @@ class MiniLMForPreTraining(LanguageModelHead):
             token_type_ids=token_type_ids,
             position_ids=position_ids,
             inputs_embeds=inputs_embeds,
-            **kwargs,
+            **kwargs | {"return_dict": True},
         )
         hidden_states = outputs.last_hidden_state
         token_loss, logits = self.predict_labels(
@@ -529,7 +529,7 @@ class MiniLMForNextSentencePrediction(MiniLMPreTrainedModel):
             token_type_ids=token_type_ids,
             position_ids=position_ids,
             inputs_embeds=inputs_embeds,
-            **kwargs,
+            **kwargs | {"return_dict": True},
         )
         logits = self.next_sentence(self.pooler(first_tokens(outputs.last_hidden_state, labels)))
         loss = None if labels is None else order_cross_entropy(logits, labels, count=num_items_in_batch)
@@ -596,7 +596,7 @@ class MiniLMForSequenceClassification(ClassifierHead):
             token_type_ids=token_type_ids,
             position_ids=position_ids,
             inputs_embeds=inputs_embeds,
-            **kwargs,
+            **kwargs | {"return_dict": True},
         )
         features = self.pooler(pooled(outputs.last_hidden_state, attention_mask, self.pooling))
         logits = self.classifier(self.dropout(self.transform(features)))
@@ -655,7 +655,7 @@ class MiniLMForTokenClassification(ClassifierHead):
             token_type_ids=token_type_ids,
             position_ids=position_ids,
             inputs_embeds=inputs_embeds,
-            **kwargs,
+            **kwargs | {"return_dict": True},
         )
         logits = self.classifier(self.dropout(self.transform(outputs.last_hidden_state)))
         loss = None
@@ -709,7 +709,7 @@ class MiniLMForQuestionAnswering(ClassifierHead):
             token_type_ids=token_type_ids,
             position_ids=position_ids,
             inputs_embeds=inputs_embeds,
-            **kwargs,
+            **kwargs | {"return_dict": True},
         )
         ends = self.qa_outputs(self.dropout(self.transform(outputs.last_hidden_state))).unbind(dim=-1)
         loss = None
@@ -772,7 +772,7 @@ class MiniLMForMultipleChoice(ClassifierHead):
             token_type_ids=each[2],
             position_ids=each[3],
             inputs_embeds=each[4],
-            **kwargs,
+            **kwargs | {"return_dict": True},
         )
         features = self.pooler(pooled(outputs.last_hidden_state, each[1], self.pooling))
         logits = self.score(self.dropout(self.transform(features))).view(-1, num_choices)

@@ -140,6 +140,7 @@ class MiniLMSeq2SeqModel(MiniLMSeq2SeqPreTrainedModel):
         Raises:
             ValueError: If the source or the target is missing, given twice, or not what `refuse_bad_inputs` lets pass.
         """
+        kwargs = self._outputs_wanted(kwargs)
         target = {"attention_mask": decoder_attention_mask, "position_ids": decoder_position_ids}
         batch_size, length = self._shape_of_target(decoder_input_ids, decoder_inputs_embeds, target, past_key_values)
         encoded = self._encode(
@@ -182,6 +183,12 @@ class MiniLMSeq2SeqModel(MiniLMSeq2SeqPreTrainedModel):
             encoder_hidden_states=encoded.hidden_states,
             encoder_attentions=encoded.attentions,
         )
+
+    def _outputs_wanted(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Say to both stacks what the whole configuration says of outputs; they know their own ones."""
+        asked = {name: value for name, value in kwargs.items() if value is not None}
+        names = [name for name in ("output_hidden_states", "output_attentions") if getattr(self.config, name, False)]
+        return dict.fromkeys(names, True) | asked | {"return_dict": True}
 
     def _shape_of_target(
         self, ids: torch.Tensor | None, vectors: torch.Tensor | None, others: dict[str, Any], cache: Any
@@ -290,14 +297,19 @@ class MiniLMForConditionalGeneration(MiniLMSeq2SeqPreTrainedModel, GenerationMix
         """Replace the projection to the vocabulary."""
         self.lm_head = new_embeddings
 
-    def prepare_decoder_input_ids_from_labels(self, labels: torch.Tensor) -> torch.Tensor:
-        """Give what the decoder reads while it predicts labels [B, T]: the start token, then all but the last."""
+    def prepare_decoder_input_ids_from_labels(
+        self, labels: torch.Tensor, sequence_ids: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Give what the decoder reads while it predicts labels [B, T]: the start token, then all but the last.
+
+        With the packed sequence of each token, [B, T], so of each sequence.
+        """
         start, padding = self.config.decoder_start_token_id, self.config.pad_token_id
         if start is None or padding is None:
             raise ValueError(
                 f"decoder_start_token_id ({start}) and pad_token_id ({padding}) must be set to train on labels."
             )
-        return previous_tokens(labels, first=start, padding=padding)
+        return previous_tokens(labels, sequence_ids, first=start, padding=padding)
 
     @can_return_tuple
     @labels_checked(labels="vocabulary")
@@ -319,7 +331,6 @@ class MiniLMForConditionalGeneration(MiniLMSeq2SeqPreTrainedModel, GenerationMix
         logits_to_keep: int | torch.Tensor = 0,
         return_logits: bool | None = None,
         num_items_in_batch: Count = None,
-        label_smoothing: float = 0.0,
         **kwargs: Any,
     ) -> Seq2SeqLMOutput:
         """Predict each token of the target from the source and the target's earlier tokens.
@@ -341,14 +352,17 @@ class MiniLMForConditionalGeneration(MiniLMSeq2SeqPreTrainedModel, GenerationMix
             logits_to_keep: Which logits to return, see `kept_positions`; 0 is all.
             return_logits: Whether to return logits; by default not in training on labels.
             num_items_in_batch: Predicted tokens of all micro-batches and processes; None: of this batch.
-            label_smoothing: See `normalised_cross_entropy`; not in evaluation, whose loss is the target's own.
-            **kwargs: Passed on to the attention implementation, and what to return.
+            **kwargs: `label_smoothing`: see `normalised_cross_entropy`; not in evaluation, whose loss is the target's
+                own. The rest is passed on to the attention implementation, and says what to return.
 
         Returns:
             `loss` in nats per predicted token, `logits` [B, T, V], and what `MiniLMSeq2SeqModel` returns.
         """
+        # Not named above: Trainer takes arguments with "label" in their names for labels that every batch must have.
+        label_smoothing: float = kwargs.pop("label_smoothing", 0.0)
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
-            decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
+            packed = packed_sequence_ids(decoder_position_ids, decoder_attention_mask, batch_size=len(labels))
+            decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels, packed)
         outputs = self.model(
             input_ids,
             attention_mask=attention_mask,
@@ -362,7 +376,7 @@ class MiniLMForConditionalGeneration(MiniLMSeq2SeqPreTrainedModel, GenerationMix
             inputs_embeds=inputs_embeds,
             decoder_inputs_embeds=decoder_inputs_embeds,
             use_cache=use_cache,
-            **kwargs,
+            **kwargs | {"return_dict": True},
         )
         hidden_states, loss, logits = outputs.last_hidden_state, None, None
         if return_logits or (return_logits is None and (labels is None or not self.training)):

@@ -121,12 +121,13 @@ def variable_length_attention(
     scaling: float,
     dropout: float = 0.0,
     sliding_window: int | None = None,
+    is_causal: bool | None = None,
     **kwargs: Any,  # noqa: ARG001
 ) -> tuple[torch.Tensor, None]:
     """Compute attention inside each sequence of a line of tokens.
 
     Args:
-        module: The attention module; its `is_causal` gives the direction.
+        module: The attention module; its `is_causal` gives the direction where nobody asks for another.
         query: Queries [B, H, T, D].
         key: Keys [B, K, T, D].
         value: Values [B, K, T, D].
@@ -134,6 +135,7 @@ def variable_length_attention(
         scaling: Factor of the scores.
         dropout: Must be 0.
         sliding_window: Tokens seen to the left, the token itself included, and when bidirectional to the right too.
+        is_causal: Whether no later token is seen; None: as the module has it.
         **kwargs: Ignored; what other implementations of the same interface need.
 
     Returns:
@@ -153,20 +155,21 @@ def variable_length_attention(
             f"number of keys ({key.shape[2]}) must be that of the queries ({length}) with {VARIABLE_LENGTH}, which "
             "knows no cache and no mask of its own; generate with use_cache=False, or use sdpa."
         )
+    looks_back_alone = bool(module.is_causal if is_causal is None else is_causal)
     group_size = query.shape[1] // key.shape[1]
     if group_size > 1:
         key, value = key.repeat_interleave(group_size, dim=1), value.repeat_interleave(group_size, dim=1)
     if attention_mask is None and query.device.type == "cuda" and sliding_window is None:
         with sdpa_kernel(_WHOLE_ROWS, set_priority=True):
             outputs = nn.functional.scaled_dot_product_attention(
-                query, key, value, is_causal=bool(module.is_causal), scale=scaling
+                query, key, value, is_causal=looks_back_alone, scale=scaling
             )
         return outputs.transpose(1, 2), None
     if attention_mask is None:
         attention_mask = torch.arange(batch_size + 1, dtype=torch.int32, device=query.device) * length
     line = [tensor.transpose(1, 2).flatten(0, 1) for tensor in (query, key, value)]  # [B x T, H, D]
     left = -1 if sliding_window is None else sliding_window - 1
-    window = (left, 0 if module.is_causal else left)
+    window = (left, 0 if looks_back_alone else left)
     if query.device.type != "cpu" and query.dtype == torch.float32:
         raise ValueError(
             f"type of the vectors (float32) must be of 16 bits with {VARIABLE_LENGTH} on a GPU; train with bf16=True, "

@@ -67,6 +67,16 @@ def test_marian_becomes_ours_and_comes_back_with_the_same_bits(kind, build):
     assert back.model.final_logits_bias.std() > 0.1
 
 
+def test_a_marian_of_a_model_shares_nothing_with_it(build):
+    ours = from_native(build()).model
+    marian = to_native(ours, "marian").model
+    before = {name: tensor.clone() for name, tensor in marian.state_dict().items()}
+    with torch.no_grad():
+        for tensor in ours.state_dict().values():
+            tensor.add_(1)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in marian.state_dict().items())
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("is_saved", [False, True], ids=["in memory", "saved"])
 def test_marian_in_half_precision_comes_back_with_the_same_bits_and_computes(dtype, is_saved, build, tmp_path):

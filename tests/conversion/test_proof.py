@@ -110,6 +110,17 @@ def test_loss_and_gradient_of_the_embeddings_are_the_native_ones(architecture, c
     torch.testing.assert_close(gradients[1], gradients[0], atol=1e-5, rtol=1e-4)
 
 
+def test_weights_in_double_precision_are_not_rounded(native_model):
+    native = native_model("bert").to(torch.float64)
+    with torch.no_grad():
+        for parameter in native.parameters():
+            parameter.mul_(1 + 2.0**-40)
+    before = {name: tensor.clone() for name, tensor in native.state_dict().items()}
+    back = to_native(from_native(native).model, "bert").model
+    for model in (native, back):
+        assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
 @pytest.mark.parametrize("architecture", SEVERAL)
 def test_a_model_in_memory_is_left_as_it_was(architecture, native_model):
     native = native_model(architecture).to(torch.bfloat16).train()

@@ -50,6 +50,10 @@ def test_a_keyword_that_resembles_no_field_is_kept_as_an_attribute():
         ({"type_vocab_size": -1}, r"type_vocab_size \(-1\) must not be negative"),
         ({"head_dim": 7}, r"head_dim \(7\) must be even for rope"),
         (
+            {"head_dim": 2, "rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}},
+            r"head_dim \(2\) must be even for rope, .*, at least 4",
+        ),
+        (
             {"rope_parameters": {"rope_type": "longrope", "factor": 2.0}},
             r"rope_type'\] \(longrope\) must be one of default",
         ),

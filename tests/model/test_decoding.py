@@ -194,6 +194,23 @@ def test_positions_of_ones_own_go_on(decoder, draw_tokens):
     assert not torch.equal(moved, write(model, "plain", inputs=prompt))
 
 
+@pytest.mark.parametrize("kind", ["prompt", "prefix"])
+def test_virtual_tokens_of_peft_are_left_to_transformers_loop_and_only_while_they_are_there(decoder, padded, kind):
+    peft = pytest.importorskip("peft", reason="PEFT is not installed")
+    classes = {"prompt": peft.PromptTuningConfig, "prefix": peft.PrefixTuningConfig}
+    model = decoder(position_embedding="learned", max_position_embeddings=64)
+    torch.manual_seed(3)
+    adapted = peft.get_peft_model(model, classes[kind](task_type="CAUSAL_LM", num_virtual_tokens=5)).eval()
+    settings = {**padded, "max_new_tokens": 12, "do_sample": False, "pad_token_id": 0}
+    found = adapted.generate(**settings)
+    model.decoding = "plain"
+    assert torch.equal(found, adapted.generate(**settings))
+    model.decoding = "fast"
+    with pytest.raises(ValueError, match=r"decoding \(fast\) must have nothing in its way, and somebody else prepares"):
+        adapted.generate(**settings)
+    assert model.eval().generate(**settings).shape == (3, 21)
+
+
 def test_a_text_beyond_the_table_of_positions_is_refused_in_the_same_words(decoder, draw_tokens):
     model = decoder(position_embedding="learned", max_position_embeddings=20)
     for decoding in ("plain", "fast"):

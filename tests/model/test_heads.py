@@ -238,3 +238,21 @@ def test_a_tuple_comes_back_where_a_tuple_is_asked_for(make_model, draw_tokens):
     model = make_model(MiniLMForNextSentencePrediction)
     loss, logits = model(tokens, labels=torch.tensor([0, 1, 1, 0]), return_dict=False)
     assert (loss.shape, logits.shape) == ((), (4, 2))
+
+
+def test_a_configuration_may_ask_for_tuples(make_model, draw_tokens):
+    for head in (MiniLMForCausalLM, MiniLMForSequenceClassification, MiniLMForPreTraining, MiniLMForMultipleChoice):
+        model, ids = make_model(head).eval(), draw_tokens(2, 5)
+        ids = ids[:, None].expand(-1, 3, -1) if head is MiniLMForMultipleChoice else ids
+        with torch.no_grad():
+            expected = model(ids).to_tuple()[0]
+            model.config.return_dict = False
+            assert torch.equal(model(ids)[0], expected)
+
+
+def test_a_mask_of_whose_form_no_vector_can_be_picked_is_refused(make_model, draw_tokens):
+    model = make_model(MiniLMForSequenceClassification)
+    with pytest.raises(
+        ValueError, match=r"attention_mask \[2, 1, 5, 5\] must be \[rows, tokens\] where a vector stands"
+    ):
+        model(draw_tokens(2, 5), attention_mask=torch.ones(2, 1, 5, 5, dtype=torch.bool))

@@ -174,6 +174,28 @@ def test_padding_of_the_source_on_either_side_changes_nothing(build, draw_tokens
             torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
+@torch.no_grad()
+def test_what_the_configuration_asks_for_is_returned_of_both_stacks(build, draw_tokens):
+    model = build(attention="eager")
+    model.config.output_hidden_states = model.config.output_attentions = True
+    outputs = model(draw_tokens(1, 7), decoder_input_ids=draw_tokens(1, 5, seed=5))
+    names = ("encoder_hidden_states", "decoder_hidden_states", "encoder_attentions", "decoder_attentions")
+    assert all(getattr(outputs, name) for name in (*names, "cross_attentions"))
+    model.config.return_dict = False
+    assert torch.equal(model(draw_tokens(1, 7), decoder_input_ids=draw_tokens(1, 5, seed=5))[0], outputs.logits)
+
+
+@torch.no_grad()
+def test_labels_of_packed_targets_are_read_from_the_start_token_of_each(build, draw_tokens):
+    model, labels = build(), draw_tokens(1, 6)
+    model.config.decoder_start_token_id, model.config.pad_token_id = 1, 0
+    positions = torch.tensor([[0, 1, 2, 3, 0, 1]])
+    packed = {"position_ids": positions, "decoder_position_ids": positions, "labels": labels}
+    read = torch.cat([torch.tensor([[1]]), labels[:, :3], torch.tensor([[1]]), labels[:, 4:5]], dim=1)
+    found = model(draw_tokens(1, 6, seed=4), **packed).loss
+    torch.testing.assert_close(found, model(draw_tokens(1, 6, seed=4), decoder_input_ids=read, **packed).loss)
+
+
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @torch.no_grad()
 def test_padding_before_the_target_changes_nothing_and_leaves_the_cache(build, draw_tokens, attention):

@@ -1,10 +1,18 @@
-"""transformers' Trainer over micro-batches against one big batch."""
+"""transformers' Trainer: micro-batches against one big batch, what it evaluates, and the labels that it smooths."""
 
 import pytest
 import torch
+from torch.nn import functional
 from transformers import Trainer, TrainingArguments
+from transformers.utils.generic import find_labels
 
-from hf_minilm import MiniLMForPreTraining
+from hf_minilm import (
+    MiniLMForCausalLM,
+    MiniLMForConditionalGeneration,
+    MiniLMForMaskedLM,
+    MiniLMForPreTraining,
+    MiniLMSeq2SeqConfig,
+)
 
 
 def rows(draw_tokens, *, with_order: bool) -> list[dict[str, torch.Tensor]]:
@@ -54,3 +62,36 @@ def test_four_micro_batches_take_the_same_step_as_one_big_batch(make_model, draw
         max((one - before).abs().max() for before, one in zip(start.parameters(), whole.parameters(), strict=True))
         > 0.01
     )
+
+
+@pytest.mark.parametrize("head", [MiniLMForCausalLM, MiniLMForMaskedLM, MiniLMForConditionalGeneration])
+def test_evaluation_has_the_models_own_loss(make_model, draw_tokens, tmp_path, head):
+    assert find_labels(head) == ["labels"]
+    if head is MiniLMForConditionalGeneration:
+        config = MiniLMSeq2SeqConfig.preset("modern", "tiny", vocab_size=64, pad_token_id=0, decoder_start_token_id=1)
+        model = head(config).eval()
+    else:
+        model = make_model(head).eval()
+    ids = draw_tokens(4, 6)
+    seen = []
+    trainer = Trainer(
+        model=model,
+        args=TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none", disable_tqdm=True),
+        eval_dataset=[{"input_ids": row, "labels": row} for row in ids],
+        compute_metrics=lambda prediction: seen.append(prediction.label_ids.shape) or {},
+    )
+    with torch.no_grad():
+        expected = model(input_ids=ids, labels=ids).loss.item()
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(expected, rel=1e-5)
+    assert seen == [(4, 6)]
+
+
+def test_labels_that_trainer_smooths_are_those_of_the_next_tokens(make_model, draw_tokens, tmp_path):
+    model, ids = make_model(MiniLMForCausalLM).train(), draw_tokens(4, 6)
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path), use_cpu=True, report_to="none", label_smoothing_factor=0.2, disable_tqdm=True
+    )
+    found = Trainer(model=model, args=arguments).compute_loss(model, {"input_ids": ids, "labels": ids.clone()})
+    logits = model(ids).logits[:, :-1].flatten(0, 1)
+    expected = functional.cross_entropy(logits, ids[:, 1:].flatten(), label_smoothing=0.2)
+    torch.testing.assert_close(found, expected)

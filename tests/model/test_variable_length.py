@@ -98,6 +98,16 @@ def test_queries_and_keys_in_float32_are_read_in_the_type_of_the_values() -> Non
     assert torch.equal(found, same[0])
 
 
+def test_a_direction_that_is_asked_for_in_a_call_counts(make_model: Callable, draw_tokens: Callable) -> None:
+    tokens, found = draw_tokens(2, 9), []
+    for attention in ("sdpa", "minilm_varlen"):
+        model = make_model(MiniLMForCausalLM, attention=attention).eval()
+        with torch.no_grad():
+            found.append(model(tokens, is_causal=False, use_cache=False).logits)
+    torch.testing.assert_close(*found, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(found[0], model(tokens).logits)
+
+
 @pytest.mark.gpu
 def test_norms_of_queries_and_keys_train_under_autocast(make_model: Callable, draw_tokens: Callable) -> None:
     found = []
