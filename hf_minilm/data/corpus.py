@@ -218,7 +218,7 @@ class Corpus:
         self._changed = Counter()
         if self._world is not None and (kept is None or _WORLD in kept):
             yield from self._stories(self._world, split)
-        if kept == {_WORLD}:
+        if kept == frozenset((_WORLD,)):
             return
         documents = self._found_documents(skipped)
         opening = list(itertools.islice(documents, 2))

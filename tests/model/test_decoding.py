@@ -194,6 +194,8 @@ def test_positions_of_ones_own_go_on(decoder, draw_tokens):
     assert not torch.equal(moved, write(model, "plain", inputs=prompt))
 
 
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # PEFT asks for it by its old name
+@pytest.mark.filterwarnings("ignore:Position ids are not supported:UserWarning")
 @pytest.mark.parametrize("kind", ["prompt", "prefix"])
 def test_virtual_tokens_of_peft_are_left_to_transformers_loop_and_only_while_they_are_there(decoder, padded, kind):
     peft = pytest.importorskip("peft", reason="PEFT is not installed")
