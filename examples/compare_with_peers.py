@@ -57,7 +57,7 @@ from hf_minilm.benchmark.machine import synchronise
 from hf_minilm.benchmark.ours import MASK_RATE
 from hf_minilm.benchmark.peer_data import grouped_rows, sentence_pairs
 from hf_minilm.benchmark.peers import build_architecture, remove_what_is_not_taken
-from hf_minilm.conversion import refuse_used_folder
+from hf_minilm.conversion import refuse_missing_folder, refuse_used_folder
 from hf_minilm.data.document import Document
 from hf_minilm.data.objectives import Batch
 from hf_minilm.data.sequences import IGNORED
@@ -568,8 +568,7 @@ def check(arguments: argparse.Namespace) -> None:
         value = getattr(arguments, name)
         if value is not None and not 0 < value < math.inf:
             raise ValueError(f"--{name.replace('_', '-')} ({value}) must be above 0; leave it out for the usual one.")
-    if arguments.output is not None and not arguments.output.parent.is_dir():
-        raise ValueError(f"--output ({arguments.output}) must be in a folder that exists; make it first.")
+    refuse_missing_folder("--output", arguments.output)
     if arguments.save is not None:
         refuse_used_folder(arguments.save)
 

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..conversion import refuse_missing_folder
 from ..training.recipe_values import nearest
 from .contests import BY_DEFAULT, DESCRIPTIONS, Contest, build_contest
 from .machine import Machine, measuring_device
@@ -79,8 +80,7 @@ def run_bench(
         ValueError: If the corpus or a setting cannot be used.
         OSError: If a file cannot be read or written.
     """
-    if output is not None and not output.absolute().parent.is_dir():
-        raise ValueError(f"--output ({output}) must be in a folder that exists; make it first.")
+    refuse_missing_folder("--output", output)
     check_settings(names, settings)
     working_folder = open_working_folder(settings, folder)
     machine, rates = measure_machine(working_folder)

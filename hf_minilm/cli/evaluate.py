@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Carry out the subcommand; the exit code is 0."""
+    from ..conversion import refuse_missing_folder
     from ..evaluation.evaluation_result import EVALUATION_FILE, written_suites
     from ..evaluation.provenance import describe_command
     from ..evaluation.saved_models import model_folder, open_model
@@ -48,8 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     labels = check_suites(arguments.suites, chosen=chosen)
     settings = EvaluationSettings(**chosen)
     output = arguments.output or (model_folder(arguments.model) or Path()) / EVALUATION_FILE
-    if not output.absolute().parent.is_dir():
-        raise ValueError(f"--output ({output}) must be in a folder that exists; make it first.")
+    refuse_missing_folder("--output", output)
     replaced = [suite for suite in written_suites(output) if suite not in labels]
     if replaced:
         print(f"{output} holds {', '.join(replaced)} and will be replaced", file=sys.stderr, flush=True)

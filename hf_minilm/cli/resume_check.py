@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Carry out the subcommand; the exit code is 0, or 1 if something differs."""
+    from ..conversion import refuse_missing_folder
     from ..training.recipe import load_recipe
     from ..training.resume_check import Outcome, Plan, check_resume, to_json
 
@@ -32,8 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
         value = getattr(arguments, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} ({value}) must be at least 1; give a larger number.")
-    if arguments.json is not None and not arguments.json.absolute().parent.is_dir():
-        raise ValueError(f"--json ({arguments.json}) must be in a folder that exists; make it first.")
+    refuse_missing_folder("--json", arguments.json)
     plan = Plan(
         load_recipe(arguments.recipe, arguments.set),
         arguments.before,

@@ -3,7 +3,7 @@
 from .convert import Converted, from_native, to_native
 from .obstacles import Obstacle, expressible, expressible_line
 from .registry import ARCHITECTURES
-from .saving import refuse_used_folder, save
+from .saving import refuse_missing_folder, refuse_used_folder, save
 
 __all__ = [
     "ARCHITECTURES",
@@ -12,6 +12,7 @@ __all__ = [
     "expressible",
     "expressible_line",
     "from_native",
+    "refuse_missing_folder",
     "refuse_used_folder",
     "save",
     "to_native",

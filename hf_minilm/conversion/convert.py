@@ -15,7 +15,7 @@ import hf_minilm
 from .architecture import Architecture, Head
 from .obstacles import TRAINING_FIELDS, export_obstacles, import_obstacles, only_training, refuse
 from .opening import open_config, open_native, open_tokenizer, open_weights
-from .proof import Proof, in_float32, prove
+from .proof import Proof, in_float32, prove, weights_and_buffers
 from .registry import ARCHITECTURES, architecture_named
 from .tensors import built_empty, make_own, own_names, refuse_tensors, translate, untie
 
@@ -218,9 +218,7 @@ def _fill_and_prove(
             architecture.unround(native, dtype)
         translate(source, target, pairs, to_ours=to_ours, config=ours.config)
         proof = prove(native, ours, tokenizer, architecture=architecture, head=head)
-    # Marian's bias is a buffer. Integers are no weights.
-    tensors = [*source.parameters(), *source.buffers()]
-    if any(tensor.dtype != torch.float32 for tensor in tensors if tensor.is_floating_point()):
+    if any(tensor.dtype != torch.float32 for tensor in weights_and_buffers(source)):
         translate(source, target, pairs, to_ours=to_ours, config=ours.config)
     target.config.dtype = dtype
     if source.can_generate() and target.can_generate():

@@ -269,11 +269,15 @@ def _plain_generation(model: Any, number: int) -> Iterator[None]:
         del model.decoding
 
 
+def weights_and_buffers(model: PreTrainedModel) -> list[torch.Tensor]:
+    """List all that a model computes with but whole numbers: Marian's bias is a buffer."""
+    return [tensor for tensor in (*model.parameters(), *model.buffers()) if tensor.is_floating_point()]
+
+
 @contextlib.contextmanager
 def in_float32(model: PreTrainedModel) -> Iterator[None]:
     """Let a model's weights and buffers be float32 for a while; the way there and back changes no bit."""
-    tensors = [*model.parameters(), *model.buffers()]
-    dtypes = {tensor: tensor.dtype for tensor in tensors if tensor.is_floating_point()}
+    dtypes = {tensor: tensor.dtype for tensor in weights_and_buffers(model)}
     wider = {tensor: tensor.data for tensor in dtypes if tensor.dtype == torch.float64}  # which float32 would round
     try:
         for tensor in dtypes:

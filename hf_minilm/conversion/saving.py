@@ -28,6 +28,20 @@ def refuse_used_folder(folder: Path) -> None:
         raise ValueError(f"folder ({folder}) must be new or empty; choose another one.")
 
 
+def refuse_missing_folder(option: str, file: Path | None) -> None:
+    """Refuse a file that could not be written in the end, before any work.
+
+    Args:
+        option: How the user gives it.
+        file: Where it is to be written; None: nowhere.
+
+    Raises:
+        ValueError: If its folder does not exist.
+    """
+    if file is not None and not file.absolute().parent.is_dir():
+        raise ValueError(f"{option} ({file}) must be in a folder that exists; make it first.")
+
+
 def save(converted: Converted, folder: Path) -> None:
     """Save a model, its tokenizer and `conversion.json`: all of it, read again and found equal, or nothing.
 
