@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--accept-changes",
         action="store_true",
-        help="go on with the folder's run although the recipe was another one, as with a larger budget",
+        help="go on with the folder's run although its recipe or its text was another, as with a larger budget",
     )
     parser.add_argument("--print-recipe", action="store_true", help="print all settings with their meaning, and stop")
 

@@ -1,8 +1,9 @@
 """A corpus: documents from files, folders, Hub data sets and the built-in sources, in a training and a held-out part.
 
-Which documents are held out depends on nothing but their place in the corpus: the first is for training, the second is
-held out, and each later one is held out where the hash of its index falls under the share. So both parts have a
-document as soon as there are two, both can be streamed, and adding documents at the end moves none of the others.
+Which documents are held out depends on their text: of the opening, up to 64 documents, those whose hashes are least, as
+many as the share asks for, at least one, of 16 texts two, but never the first; of the others each whose hash falls
+under the share. So equal documents are in the same part, both parts have one as soon as there are two texts, and both
+can be streamed. Of a text that is too long to be read at once, the share is taken from the end of each piece.
 """
 
 import difflib
@@ -12,13 +13,13 @@ import itertools
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from .document import Document
 from .documentation import documentation_versions, installed_documentation
-from .limits import LONG_WORDS, REPLACED, has_long_word
+from .limits import LONG_WORDS, LONGEST_DOCUMENT, REPLACED, has_long_word
 from .readers import SUFFIXES, HubDataset, read_file, suffix_of
 from .world import World, check_split
 
@@ -27,9 +28,11 @@ _WORLD = "builtin:world"
 BUILTIN_SOURCES = (_WORLD, "builtin:docs")
 SAMPLED_STORIES = 64  # the opening stories of a built-in source show a change of its lexicon or grammar
 _FEWEST_HELD_OUT_STORIES = 200
+_OPENING_DOCUMENTS = 64
+_ENOUGH_FOR_TWO = 15
 _NO_TEXT = "corpus (0 documents) must have text; name sources that are not empty."
 # Part of every fingerprint: a change in how sources become documents needs another number.
-_READING_VERSION = 2
+_READING_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +91,8 @@ class Corpus:
         languages: Languages of `builtin:world`, "es", "en" or both.
         world_documents: Training documents of `builtin:world`. Held out are `validation_share` of that number, at least
             200, drawn independently.
-        validation_share: Share of the documents held out, in (0, 1). Where there is a single document, it is the share
-            of its paragraphs, at least one, taken from its end.
+        validation_share: Share of the documents held out, in (0, 1). Where there is a single document, and of each
+            piece of one that is too long, it is the share of the paragraphs, at least one, taken from the end.
         seed: Seed of `builtin:world`.
 
     Raises:
@@ -221,15 +224,18 @@ class Corpus:
         if kept == frozenset((_WORLD,)):
             return
         documents = self._found_documents(skipped)
-        opening = list(itertools.islice(documents, 2))
-        if self._world is None and len(opening) < 2:
-            if kept is None or not opening or _key(opening[0][0]) in kept:
-                yield self._part_of_single([document for _, document in opening], split)
-            return
-        for index, (part, document) in enumerate(itertools.chain(opening, documents)):
-            is_of_split = _is_held_out(index, self._validation_share) == (split == "validation")
-            if is_of_split and (kept is None or _key(part) in kept):
-                yield document
+        opening = _opening(documents)
+        first_documents = [document for _, document in opening]
+        sides = _Sides(first_documents, self._validation_share)
+        is_alone = self._world is None and not sides.are_both
+        if is_alone:
+            _refuse_undivided(first_documents)
+        for part, document in itertools.chain(opening, documents):
+            if kept is not None and _key(part) not in kept:
+                continue
+            own = self._part_of(document, split) if document.is_cut or is_alone else sides.of(document, split)
+            if own is not None:
+                yield own
 
     def _stories(self, world: World, split: Split) -> Iterator[Document]:
         return world.documents(num_stories(split, self._world_documents, self._validation_share), split=split)
@@ -265,18 +271,12 @@ class Corpus:
         elif part == "builtin:docs":
             yield from installed_documentation()
 
-    def _part_of_single(self, documents: list[Document], split: Split) -> Document:
-        if not documents:
-            raise ValueError(_NO_TEXT)
-        paragraphs, source = documents[0].paragraphs, documents[0].source
-        if len(paragraphs) < 2:
-            raise ValueError(
-                f"corpus (one paragraph, {source}) must have at least 2 paragraphs, one to hold out; "
-                "put blank lines between paragraphs or add documents."
-            )
-        held_out = min(max(1, round(len(paragraphs) * self._validation_share)), len(paragraphs) - 1)
-        kept = paragraphs[:-held_out] if split == "train" else paragraphs[-held_out:]
-        return Document(kept, f"{source}:{split}")
+    def _part_of(self, document: Document, split: Split) -> Document | None:
+        """The paragraphs of a document that are of a split; a single one is for training."""
+        number = len(document.paragraphs)
+        end = number - min(max(1, round(number * self._validation_share)), number - 1)
+        kept = document.paragraphs[:end] if split == "train" else document.paragraphs[end:]
+        return replace(document, paragraphs=kept, source=f"{document.source}:{split}") if kept else None
 
     def _identity(self, part: Part) -> str:
         if isinstance(part, SourceFile):
@@ -431,7 +431,61 @@ def _is_hidden(name: str) -> bool:
     return name.startswith(".") and name != ".."
 
 
-def _is_held_out(index: int, share: float) -> bool:
-    if index < 2:
-        return index == 1
-    return falls_under(index.to_bytes(8, "little"), share)
+def _opening(documents: Iterator[tuple[Part, Document]]) -> list[tuple[Part, Document]]:
+    """The first documents, of a bounded number and length, but until two have different texts."""
+    opening: list[tuple[Part, Document]] = []
+    texts: set[str] = set()
+    characters = 0
+    for part, document in documents:
+        opening.append((part, document))
+        characters += sum(map(len, document.paragraphs))
+        texts.add(document.text)
+        if len(texts) > 1 and (len(opening) == _OPENING_DOCUMENTS or characters > LONGEST_DOCUMENT):
+            break
+    return opening
+
+
+def _refuse_undivided(documents: Sequence[Document]) -> None:
+    """Raises ValueError where documents with one text at most cannot be divided by their paragraphs."""
+    if not documents:
+        raise ValueError(_NO_TEXT)
+    if len(documents) > 1:
+        raise ValueError(
+            f"documents ({len(documents):,}, all with one text) must have at least 2 texts, one to hold out; add "
+            "others."
+        )
+    if len(documents[0].paragraphs) < 2:
+        raise ValueError(
+            f"corpus (one paragraph, {documents[0].source}) must have at least 2 paragraphs, one to hold out; "
+            "put blank lines between paragraphs or add documents."
+        )
+
+
+class _Sides:
+    """Which documents are held out.
+
+    Args:
+        opening: The first documents of the corpus.
+        share: Share of the documents held out.
+    """
+
+    def __init__(self, opening: Sequence[Document], share: float) -> None:
+        first, *others = dict.fromkeys(document.text for document in opening if not document.is_cut) or [""]
+        # Two where that is not much: a next sentence may be one of another document.
+        least = 2 if len(others) >= _ENOUGH_FOR_TWO else 1
+        number = max(least, round((1 + len(others)) * share))
+        self._held_out = set(sorted(others, key=_place)[:number])
+        self._trained = {first, *others} - self._held_out
+        self._share = share
+        self.are_both = bool(self._held_out) or any(document.is_cut for document in opening)
+
+    def of(self, document: Document, split: Split) -> Document | None:
+        """A document, where it is of a split."""
+        text = document.text
+        is_known = text in self._held_out or text in self._trained
+        is_held_out = text in self._held_out if is_known else falls_under(text.encode(), self._share)
+        return document if is_held_out == (split == "validation") else None
+
+
+def _place(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=8).digest()

@@ -11,10 +11,12 @@ class Document:
     Attributes:
         paragraphs: The paragraphs in reading order, none of them empty.
         source: Where the document came from, such as `novels.jsonl.gz:17` or `world:es:train:12`.
+        is_cut: Whether it is a piece of a text that was too long to be read at once.
     """
 
     paragraphs: tuple[str, ...]
     source: str
+    is_cut: bool = False
 
     @property
     def text(self) -> str:

@@ -44,18 +44,23 @@ def cut_paragraph(paragraph: str, changed: "Counter[str]") -> Iterator[str]:
     yield paragraph[begin:].strip()
 
 
-def cut_document(paragraphs: Iterable[str], changed: "Counter[str]") -> Iterator[tuple[str, ...]]:
-    """Cut a document that is too long between two paragraphs; one without any stays one; count the cuts."""
+def cut_document(paragraphs: Iterable[str], changed: "Counter[str]") -> Iterator[tuple[tuple[str, ...], bool]]:
+    """Cut a document that is too long between two paragraphs; one without any stays one; count the cuts.
+
+    Yields:
+        The paragraphs of a piece, and whether there are others.
+    """
     part: list[str] = []
-    characters = 0
+    characters, is_cut = 0, False
     for paragraph in paragraphs:
         if part and characters + len(paragraph) > LONGEST_DOCUMENT:
             changed[LONG_DOCUMENTS] += 1
-            yield tuple(part)
+            is_cut = True
+            yield tuple(part), is_cut
             part, characters = [], 0
         part.append(paragraph)
         characters += len(paragraph)
-    yield tuple(part)
+    yield tuple(part), is_cut
 
 
 def has_long_word(text: str) -> bool:

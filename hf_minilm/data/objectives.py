@@ -83,19 +83,19 @@ class CausalObjective:
 
     Args:
         store: The tokenised corpus.
-        special: The tokenizer's special tokens; begin, end and pad are needed.
+        special: The tokenizer's special tokens. The end is needed, and stands for a begin or padding that is not there.
         row_length: Token positions of a row, at least 8.
         seed: The run's seed; here it decides which documents of equal length share a row.
 
     Raises:
-        ValueError: If the tokenizer has no <s> or </s>, or an argument is out of range.
+        ValueError: If the tokenizer has no </s>, or an argument is out of range.
     """
 
     def __init__(self, store: "TokenStore", special: "SpecialTokens", *, row_length: int, seed: int) -> None:
         check_row_length(row_length)
-        self._begin = required(special.begin, "begin token", kind="a decoder")
         self._end = required(special.end, "end token", kind="a decoder")
-        self._pad = required(special.pad, "padding token", kind="a decoder")
+        self._begin = self._end if special.begin is None else special.begin
+        self._pad = self._end if special.pad is None else special.pad
         self.store, self.special, self.seed = store, special, seed
         self.row_length = self.positions_per_row = row_length
         self._documents, self._starts, self._lengths = _causal_pieces(store.lengths, row_length)

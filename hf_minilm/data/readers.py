@@ -82,8 +82,8 @@ def read_file(
         records = json_records(path, encoding_errors=encoding_errors)
     for number, record in records:
         paragraphs = record_paragraphs(record, f"{path}:{number}", encoding_errors=encoding_errors, changed=changed)
-        for part in cut_document(paragraphs, changed):
-            yield Document(part, f"{path.name}:{number}")
+        for part, is_cut in cut_document(paragraphs, changed):
+            yield Document(part, f"{path.name}:{number}", is_cut)
 
 
 def record_paragraphs(
@@ -107,7 +107,7 @@ def record_paragraphs(
     texts = [clean_value(text, f"{place}: {key}", encoding_errors=encoding_errors) for text in texts]
     changed = Counter() if changed is None else changed
     groups = (_group_lines(text.split("\n"), changed, longest=LONGEST_RECORD) for text in texts)
-    return tuple(itertools.chain.from_iterable(itertools.chain.from_iterable(groups)))
+    return tuple(itertools.chain.from_iterable(paragraphs for paragraphs, _ in itertools.chain.from_iterable(groups)))
 
 
 def clean_value(text: str, what: str, *, encoding_errors: str = "strict") -> str:
@@ -177,8 +177,8 @@ class HubDataset:
         for place, row in self.rows():
             changed = Counter() if changed is None else changed
             paragraphs = record_paragraphs(row, place, encoding_errors=encoding_errors, changed=changed)
-            for part in cut_document(paragraphs, changed):
-                yield Document(part, place)
+            for part, is_cut in cut_document(paragraphs, changed):
+                yield Document(part, place, is_cut)
 
     def rows(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Streams the rows, each with the name of its place.
@@ -257,20 +257,23 @@ class _Growing:
         return taken
 
 
-def _group_lines(lines: Iterable[str], changed: "Counter[str]", *, longest: int) -> Iterator[list[str]]:
+def _group_lines(lines: Iterable[str], changed: "Counter[str]", *, longest: int) -> Iterator[tuple[list[str], bool]]:
     """Groups lines into documents of at most about `longest` characters, each a list of paragraphs that are not empty.
 
-    What is too long is divided as it comes: it may be longer than the memory.
+    What is too long is divided as it comes: it may be longer than the memory. With each document comes whether it is a
+    piece of such a one.
     """
     document = _Growing(changed)
-    blank_lines = 0
+    blank_lines, is_cut = 0, False
     for line in map(str.strip, lines):
         if line:
             if blank_lines >= 2 and document.paragraphs:
-                yield document.take()
+                yield document.take(), is_cut
+                is_cut = False
             elif document.characters >= longest:
                 changed[LONG_DOCUMENTS] += 1
-                yield document.take()
+                is_cut = True
+                yield document.take(), is_cut
             blank_lines = 0
             document.add(line)
             continue
@@ -278,15 +281,15 @@ def _group_lines(lines: Iterable[str], changed: "Counter[str]", *, longest: int)
         document.end_paragraph()
     document.end_paragraph()
     if document.paragraphs:
-        yield document.take()
+        yield document.take(), is_cut
 
 
 def _text_documents(path: Path, encoding_errors: str, changed: "Counter[str]") -> Iterator[Document]:
     # A carriage return alone also ends a line, so that what the file takes for one line may be several.
     lines = (clean(line).removesuffix("\n").split("\n") for line in decoded_pieces(path, encoding_errors))
     grouped = _group_lines(itertools.chain.from_iterable(lines), changed, longest=LONGEST_DOCUMENT)
-    for number, paragraphs in enumerate(grouped, start=1):
-        yield Document(tuple(paragraphs), f"{path.name}:{number}")
+    for number, (paragraphs, is_cut) in enumerate(grouped, start=1):
+        yield Document(tuple(paragraphs), f"{path.name}:{number}", is_cut)
 
 
 def decoded_pieces(path: Path, encoding_errors: str) -> Iterator[str]:

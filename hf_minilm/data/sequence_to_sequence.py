@@ -273,9 +273,9 @@ class _Parts:
     """The two parts of every row, and how sequences are packed and written into them."""
 
     def __init__(self, special: "SpecialTokens", row_length: int, target_row_length: int) -> None:
-        self._begin = required(special.begin, "begin token", kind="an encoder-decoder")
         self._end = required(special.end, "end token", kind="an encoder-decoder")
         self._pad = required(special.pad, "padding token", kind="an encoder-decoder")
+        self._begin = self._pad if special.begin is None else special.begin  # as T5's decoder, and our configuration
         self._row_length, self._target_row_length = row_length, target_row_length
 
     def pack(self, lengths: NDArray[np.int64], target_lengths: NDArray[np.int64], *, seed: int) -> Packing:

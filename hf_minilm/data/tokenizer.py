@@ -118,7 +118,7 @@ def train_tokenizer(
     `wordpiece` and `unigram` are for encoders: [PAD] [UNK] [CLS] [SEP] [MASK] have the ids 0 to 4, text is NFC with
     its accents and case, words split at white space and punctuation (Devlin et al. 2019, arXiv 1810.04805), and a pair
     is `[CLS] A [SEP] B [SEP]` with token types 0 and 1. `bytelevel_bpe` is for decoders: <pad> <s> </s> have the ids 0
-    to 2, a text is `<s> A`, and decoding restores every text exactly.
+    to 2, a text is `<s> A`, decoding restores every text exactly, and padding is on the left, for `generate`.
 
     With `for_pairs` it is for an encoder-decoder: <pad> <s> </s> have the ids 0 to 2 (`unigram` has <unk> as 3), a text
     is `A </s>` and a pair `A </s> B </s>`; the decoder's input begins with <s>, which the model puts there. Sentinels
@@ -159,6 +159,7 @@ def train_tokenizer(
         model_max_length=max_length,
         model_input_names=["input_ids", *(["token_type_ids"] if layout.has_token_types else []), "attention_mask"],
         clean_up_tokenization_spaces=False,
+        padding_side="left" if layout is _DECODER else "right",  # what is written goes on at the end of each row
         **layout.roles,
         **({"extra_special_tokens": list(layout.sentinels)} if layout.sentinels else {}),
     )

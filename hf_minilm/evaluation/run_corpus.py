@@ -1,6 +1,11 @@
-"""What the run that made a model was trained on, as the recipe in the run's folder says."""
+"""What the run that made a model was trained on, as the recipe in the run's folder says.
 
-from collections.abc import Mapping
+The recipe names files, and files change. So the folder has `corpus.json` too, with the fingerprint of the corpus that
+the run began with, and one more for each that it went on with.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +14,12 @@ import yaml
 from ..data.corpus import Corpus
 
 RECIPE_FILE = "recipe.yaml"
+CORPUS_FILE = "corpus.json"
 _SECTIONS = ("data", "training")
 _SETTINGS = ("languages", "world_documents", "encoding_errors", "validation_share")
 _UNKNOWN = "held out is what a training on this text alone holds out by default, 5 %, as {}"
+_KNOWN = "held out is what the run of the recipe.yaml beside the model held out of it"
+_CHANGED = "held out is what that run would hold out of it now: its corpus was another, some may have been trained on"
 
 
 def find_recipe(folder: Path | None) -> Path | None:
@@ -60,10 +68,44 @@ def corpus_with(source: str, recipe: Path | None) -> tuple[Corpus | None, str]:
         raise ValueError(
             f"files of {source} in the corpus of the model's run ({found} of {number}) must be all; name those in it."
         )
-    return (
-        corpus,
-        "held out is what the run of the recipe.yaml beside the model held out of it, if it is as it was",
-    )
+    fingerprints = trained_fingerprints(recipe.parent)
+    if not fingerprints:
+        return corpus, f"{_KNOWN}, if it is as it was"
+    return corpus, _KNOWN if fingerprints == [corpus.fingerprint()] else _CHANGED
+
+
+def trained_fingerprints(run: Path) -> list[str]:
+    """Read the fingerprints of the corpora that a run was trained on, in their order; none where they are not known.
+
+    Raises:
+        ValueError: If the run's `corpus.json` is not as it was written.
+    """
+    path = run / CORPUS_FILE
+    if not path.is_file():
+        return []
+    try:
+        fingerprints = json.loads(path.read_bytes())["fingerprints"]
+        if fingerprints and all(isinstance(each, str) for each in fingerprints):
+            return list(fingerprints)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        pass
+    raise ValueError(f"{path} must hold the run's fingerprints; delete it, if its corpus is certainly as it was.")
+
+
+def refuse_another_corpus(run: Path, fingerprint: str) -> None:
+    """Raise ValueError for a corpus that is certainly not the one and only that a run was trained on."""
+    if trained_fingerprints(run) not in ([], [fingerprint]):
+        raise ValueError(
+            f"documents of the corpus must be those that the run in {run} was trained on, and are others; put them "
+            "back, or train anew."
+        )
+
+
+def keep_fingerprints(run: Path, fingerprints: Sequence[str]) -> None:
+    """Write `corpus.json` into a run's folder, completely or not at all."""
+    writing = run / f".{CORPUS_FILE}"
+    writing.write_text(json.dumps({"fingerprints": list(fingerprints)}, indent=1) + "\n", encoding="utf-8")
+    writing.replace(run / CORPUS_FILE)
 
 
 def _corpus_of(path: Path) -> Corpus:
@@ -71,8 +113,13 @@ def _corpus_of(path: Path) -> Corpus:
     data = recipe.get("data") or {}
     sources = data.get("corpus") or "builtin:world"
     settings: dict[str, Any] = {name: data[name] for name in _SETTINGS if name in data}
+    if isinstance(share := settings.get("validation_share"), str):
+        settings["validation_share"] = float(share)  # YAML 1.1 takes 1e-2 for a text
     seed = (recipe.get("training") or {}).get("seed", 0)
-    return Corpus([sources] if isinstance(sources, str) else sources, seed=seed, **settings)
+    try:
+        return Corpus([sources] if isinstance(sources, str) else sources, seed=seed, **settings)
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"recipe ({path}) must have a run's settings of data; put the run's own back.") from error
 
 
 def _read(path: Path) -> Mapping[str, Any]:

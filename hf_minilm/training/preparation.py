@@ -83,16 +83,18 @@ def open_corpus(recipe: Recipe) -> Corpus | PairCorpus:
     return Corpus(recipe.corpora, languages=settings.languages, **common)
 
 
-def prepare_data(recipe: Recipe, folder: Path, *, quiet: bool) -> Data:
+def prepare_data(recipe: Recipe, folder: Path, *, quiet: bool, corpus: Corpus | PairCorpus | None = None) -> Data:
     """Train or load the tokenizer, build or reuse the token stores, and pack the rows.
 
     Args:
         recipe: The settings.
         folder: The run's folder; a trained tokenizer is kept in it, so that a resumed run reads the same ids.
         quiet: Whether to say and show nothing, as all processes but the main one do.
+        corpus: That of the recipe, where it is open already.
     """
-    corpus = open_corpus(recipe)
+    corpus = open_corpus(recipe) if corpus is None else corpus
     tokenizer = _tokenizer(recipe, corpus, folder / "tokenizer", quiet=quiet)
+    _refuse_missing_tokens(recipe, tokenizer)
     _refuse_tokenizer_of_another_model(folder / "checkpoints", tokenizer)
     objectives = []
     splits: tuple[Split, ...] = ("train", "validation")
@@ -112,6 +114,22 @@ def prepare_data(recipe: Recipe, folder: Path, *, quiet: bool) -> Data:
         if count and not quiet:
             _say(f"left out of the training: {count:,} {what}")
     return Data(corpus, tokenizer, *objectives)
+
+
+def _refuse_missing_tokens(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise ValueError for a tokenizer without a special token of the objective, before a corpus is read with it."""
+    needed = {
+        "masked": ("cls_token", "sep_token", "mask_token", "pad_token"),
+        "causal": ("eos_token",),
+        "pairs": ("eos_token", "pad_token"),
+        "denoising": ("eos_token", "pad_token"),
+    }[recipe.objective.name]
+    missing = [name for name in needed if getattr(tokenizer, f"{name}_id") is None]
+    if missing:
+        raise ValueError(
+            f"{missing[0]} of tokenizer.folder ({recipe.tokenizer.folder}) must exist for objective "
+            f"{recipe.objective.name}, and is None; add it to a copy of the tokenizer, or leave tokenizer.folder out."
+        )
 
 
 def _refuse_tokenizer_of_another_model(checkpoints: Path, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -14,11 +14,14 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from ..data.best_prediction import MASK
+from ..data.corpus import Corpus
+from ..data.objectives import CausalObjective
+from ..data.pairs import PairCorpus
 from ..data.tokenizer import token_bytes
 from ..evaluation.language_model import HeldOut, held_out
 from ..evaluation.minimal_pairs import minimal_pair_accuracy
 from ..evaluation.report import BetterCheckpoint, Report, RunFacts
-from ..evaluation.run_corpus import RECIPE_FILE
+from ..evaluation.run_corpus import CORPUS_FILE, RECIPE_FILE, keep_fingerprints, trained_fingerprints
 from ..evaluation.samples import (
     fill_gaps,
     fill_masks,
@@ -50,6 +53,8 @@ from .stacked_muon import product_dtype
 
 REPORT_FILE = "report.txt"
 PROBES_EACH = 100
+MOST_ROWS_REPORTED = 4096
+"""Held-out rows that the report's loss is of, at most: more would keep a large corpus's run for hours."""
 CHANGEABLE = (
     frozenset(
         f"training.{name}"
@@ -70,6 +75,7 @@ TASKS: dict[str, Literal["fill-mask", "text-generation", "translation"]] = {
     "pairs": "translation",
     "denoising": "translation",
 }
+_NOT_KEPT = "not kept by an earlier version"
 PROMPTS = {"es": "El perro que", "en": "The keys to the"}
 
 
@@ -78,7 +84,7 @@ def pretrain(recipe: Recipe, *, accept_changes: bool = False) -> str:
 
     Args:
         recipe: What to do.
-        accept_changes: Whether to go on with a run whose recipe was another one; see `claim_folder`.
+        accept_changes: Whether to go on with a run whose recipe or corpus was another one; see `claim_folder`.
 
     Returns:
         The report, for a person to read; on processes other than the main one, nothing.
@@ -92,7 +98,7 @@ def pretrain(recipe: Recipe, *, accept_changes: bool = False) -> str:
     folder = recipe.output_folder
     build_config(recipe)
     check_vocabulary_loss(recipe.training.vocabulary_loss)
-    open_corpus(recipe)
+    corpus = open_corpus(recipe)
     end_with_launcher()
     set_threads(recipe)
     precision = resolve_precision(recipe.training.precision)
@@ -116,7 +122,9 @@ def pretrain(recipe: Recipe, *, accept_changes: bool = False) -> str:
         if not sys.stderr.isatty():
             transformers_logging.disable_progress_bar()
         with processes.main_first():
-            data = prepare_data(recipe, folder, quiet=not processes.is_main)
+            if processes.is_main:
+                claim_corpus(corpus, folder, accept_changes=accept_changes)
+            data = prepare_data(recipe, folder, quiet=not processes.is_main, corpus=corpus)
         background = stack.enter_context(BackgroundWork())
         training, state = prepare_training(
             recipe, data, folder, accelerator=accelerator, processes=processes, background=background
@@ -178,9 +186,43 @@ def claim_folder(recipe: Recipe, folder: Path, *, accept_changes: bool = False) 
             (folder / REPORT_FILE).unlink(missing_ok=True)  # a finished run goes on, with a larger budget for instance
     else:
         shutil.rmtree(folder / "tokenizer", ignore_errors=True)
+        (folder / CORPUS_FILE).unlink(missing_ok=True)
     writing = folder / f".{RECIPE_FILE}"
     writing.write_text(describe_recipe(recipe), encoding="utf-8")
     writing.replace(path)
+
+
+def claim_corpus(corpus: Corpus | PairCorpus, folder: Path, *, accept_changes: bool = False) -> None:
+    """Write the fingerprint of a run's corpus into its folder, or see that the corpus is still the same.
+
+    In another one, rows come in another order, and what is held out now may have been trained on. Runs of versions that
+    kept no fingerprint divided files otherwise, but not the built-in stories.
+
+    Args:
+        corpus: That of the run's recipe.
+        folder: The run's, already claimed.
+        accept_changes: Whether the run may go on with another one.
+
+    Raises:
+        ValueError: If the corpus is another, or `corpus.json` is not as it was written.
+        OSError: If a file cannot be read or written.
+    """
+    known, fingerprint = trained_fingerprints(folder), corpus.fingerprint()
+    if not known and list_checkpoints(folder / "checkpoints"):
+        if isinstance(corpus, PairCorpus) or corpus.world is not None:
+            return
+        known = [_NOT_KEPT]
+    if known[-1:] == [fingerprint]:
+        return
+    if known and not accept_changes:
+        raise ValueError(
+            f"documents of data.corpus must be those that the run in {folder} was trained on, and are others: what is "
+            "held out now may have been among them; put them back, go on with --accept-changes, or choose another "
+            "folder with --set output.folder=PATH."
+        )
+    if known:
+        print("changed: the documents of data.corpus", file=sys.stderr, flush=True)
+    keep_fingerprints(folder, [*known, fingerprint])
 
 
 def _check_changes(changes: dict[str, str], folder: Path, *, accept_changes: bool) -> None:
@@ -239,7 +281,9 @@ def _finish(training: Training, data: Data, state: TrainingState, folder: Path) 
 def _report(training: Training, data: Data, state: TrainingState, model_folder: Path) -> Report:
     recipe, model = training.recipe, training.bare_model
     name = recipe.objective.name
-    measured = measure(model, data, recipe, token_bytes(data.tokenizer), max_rows=4096 if name == "masked" else None)
+    # The floor of a causal model of stories is that of them all.
+    max_rows = None if name == "causal" and data.world is not None else MOST_ROWS_REPORTED
+    measured = measure(model, data, recipe, token_bytes(data.tokenizer), max_rows=max_rows)
     samples = _samples(training, data)
     if data.world is not None and not recipe.is_sequence_to_sequence:
         probes = data.world.agreement_probes(6 * PROBES_EACH)
@@ -305,6 +349,8 @@ def _floor(training: Training, data: Data, measured: HeldOut) -> MaskedFloor | f
     world = data.world
     if world is None or training.recipe.is_sequence_to_sequence:
         return None
-    if training.recipe.objective.name == "causal":
+    if isinstance(data.held_out, CausalObjective):
+        if data.held_out.store.lengths.max() + 2 > data.held_out.row_length:  # with a begin and an end token
+            return "The floor is known only for whole stories, and those longer than a row are cut."
         return causal_floor(world, data.held_out_documents(), measured.num_tokens)
     return masked_floor(training.bare_model, data.held_out, world, data.tokenizer)  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ import pytest
 from pyarrow import parquet
 
 from hf_minilm.data import corpus as corpus_module
+from hf_minilm.data import limits, readers
 from hf_minilm.data.corpus import Corpus
 from hf_minilm.data.document import Document
 
@@ -165,6 +166,54 @@ def test_the_parts_share_no_document_and_lose_none(tmp_path: Path, number: int) 
         assert len(held_out) / number == pytest.approx(0.1, abs=0.03)
 
 
+def test_equal_documents_are_in_the_same_part_wherever_they_stand(tmp_path: Path) -> None:
+    texts = ["First."] * 3 + [f"Text {index % 40}." for index in range(400)] + ["First.", "Text 0."]
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    corpus = Corpus([str(path)], validation_share=0.2)
+    train, held_out = ([document.text for document in corpus.documents(split)] for split in ("train", "validation"))
+    assert sorted(train + held_out) == sorted(texts)
+    assert not set(train) & set(held_out)
+    assert "First." in train
+    path.write_text("\n".join(json.dumps({"text": text}) for text in [*texts[:4], *reversed(texts[4:])]))
+    assert {document.text for document in corpus.documents("validation")} == set(held_out)
+
+
+@pytest.mark.parametrize(("number", "expected"), [(2, 1), (15, 1), (16, 2), (40, 2), (64, 3)])
+def test_a_small_corpus_holds_out_what_the_share_asks_for_but_one_or_two_at_least(
+    tmp_path: Path, number: int, expected: int
+) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(json.dumps({"text": f"Text {index}."}) for index in range(number)))
+    assert len(list(Corpus([str(path)]).documents("validation"))) == expected
+
+
+def test_documents_with_one_text_cannot_be_divided(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("One.\n\n\nOne.\n\n\nOne.")
+    with pytest.raises(ValueError, match=r"documents \(3, all with one text\) must have at least 2 texts"):
+        list(Corpus([str(tmp_path / "a.txt")]).documents("validation"))
+
+
+@pytest.mark.parametrize("suffix", ["txt", "jsonl"])
+@pytest.mark.parametrize("others", [0, 3])
+def test_of_a_text_that_is_read_in_pieces_the_share_is_held_out_and_not_a_whole_piece(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, others: int
+) -> None:
+    for module in (limits, readers):
+        monkeypatch.setattr(module, "LONGEST_DOCUMENT", 1_000)
+    long = tuple(f"Paragraph {number:03}." for number in range(150))  # 15 characters each
+    short = [(f"Alone {number}.",) for number in range(others)]
+    path = tmp_path / f"a.{suffix}"
+    path.write_bytes((as_text if suffix == "txt" else as_lines)([long, *short]))
+    corpus = Corpus([str(path)], validation_share=0.1)
+    train, held_out = (list(corpus.documents(split)) for split in ("train", "validation"))
+    kept, given = ([each for document in part for each in document.paragraphs] for part in (train, held_out))
+    assert sorted(kept + given) == sorted([*long, *(text for (text,) in short)])
+    own = [each for each in given if each in long]
+    assert len(own) == pytest.approx(15, abs=2)
+    assert len([document for document in held_out if document.is_cut]) == 3
+
+
 def test_the_end_of_a_single_document_is_held_out(tmp_path: Path) -> None:
     texts = [f"Paragraph {number}." for number in range(11)]
     (tmp_path / "a.txt").write_text("\n\n".join(texts))
@@ -212,11 +261,11 @@ def test_the_world_and_a_file_are_both_divided_and_there_is_no_world_to_compare_
 
 
 def test_what_is_held_out_of_one_source_is_its_share_of_what_is_held_out_of_all(tmp_path: Path) -> None:
-    for name in "ab":
+    for name in "ac":
         (tmp_path / f"{name}.txt").write_bytes(as_text([(f"{name}{number}",) for number in range(60)]))
-    corpus = Corpus([f"{tmp_path}/a.txt", "builtin:world", f"{tmp_path}/b.txt"], validation_share=0.3)
+    corpus = Corpus([f"{tmp_path}/a.txt", "builtin:world", f"{tmp_path}/c.txt"], validation_share=0.3)
     texts = [document.text for document in corpus.documents("validation")]
-    for name in "ab":
+    for name in "ac":
         other = Corpus([f"{tmp_path}/../{tmp_path.name}/{name}.txt"])
         found = [document.text for document in corpus.held_out_of(other)]
         assert found == [text for text in texts if len(text) < 4 and text[0] == name]
@@ -224,9 +273,9 @@ def test_what_is_held_out_of_one_source_is_its_share_of_what_is_held_out_of_all(
         assert corpus.sources_shared_with(other) == other.num_sources == 1
     stories = [document.text for document in corpus.held_out_of(Corpus(["builtin:world"]))]
     assert stories == [text for text in texts if len(text) > 3]
-    (tmp_path / "c.txt").write_text("Alone.", encoding="utf-8")
+    (tmp_path / "b.txt").write_text("Alone.", encoding="utf-8")
     with pytest.raises(ValueError, match=r"held-out documents of 1 sources \(0\) must be at least 1"):
-        next(Corpus([f"{tmp_path}/c.txt", "builtin:world"]).held_out_of(Corpus([f"{tmp_path}/c.txt"])))
+        next(Corpus([f"{tmp_path}/b.txt", "builtin:world"]).held_out_of(Corpus([f"{tmp_path}/b.txt"])))
 
 
 def test_the_documentation_is_divided_like_files(monkeypatch: pytest.MonkeyPatch) -> None:

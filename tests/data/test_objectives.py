@@ -1,5 +1,6 @@
 from collections import Counter
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,18 @@ def test_causal_rows_hold_every_document_in_order_and_nothing_is_lost(
     ]
     assert stream == expected
     assert all(len(piece) >= 2 for piece in pieces)
+
+
+def test_the_end_stands_for_the_begin_and_for_padding_where_a_tokenizer_has_neither(
+    memory_store: Callable[..., Store],
+) -> None:
+    special = SimpleNamespace(
+        pad=None, unknown=None, classify=None, separate=None, mask=None, begin=None, end=2, vocab_size=50
+    )
+    objective = CausalObjective(memory_store([[[[7, 8, 9]]]]), special, row_length=8, seed=0)
+    batch = objective.batch(0, all_keys(objective))
+    assert batch["input_ids"].tolist() == [[2, 7, 8, 9, 2, 2, 2, 2]]
+    assert batch["labels"].tolist() == [[-100, 7, 8, 9, 2, -100, -100, -100]]
 
 
 def test_a_document_longer_than_a_row_is_split_and_nothing_is_lost(
@@ -277,7 +290,7 @@ def test_mistakes_are_named(
     store, encoder, decoder = random_store(0), encoder_tokens(10_000), decoder_tokens(10_000)
     with pytest.raises(ValueError, match=r"row_length \(7\) must be at least 8"):
         CausalObjective(store, decoder, row_length=7, seed=0)
-    with pytest.raises(ValueError, match=r"begin token \(None\) must exist; use a decoder tokenizer"):
+    with pytest.raises(ValueError, match=r"end token \(None\) must exist; use a decoder tokenizer"):
         CausalObjective(store, encoder, row_length=64, seed=0)
     with pytest.raises(ValueError, match=r"mask token \(None\) must exist; use an encoder tokenizer"):
         MaskedObjective(store, decoder, row_length=64, seed=0)

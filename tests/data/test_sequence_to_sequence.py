@@ -313,9 +313,9 @@ def test_mistakes_are_named(
 ) -> None:
     store, special = random_store(0), decoder_tokens(20_100)
     common = {"row_length": 64, "seed": 0, "sentinels": SENTINELS}
-    with pytest.raises(ValueError, match=r"begin token \(None\) must exist; use an encoder-decoder tokenizer"):
+    with pytest.raises(ValueError, match=r"end token \(None\) must exist; use an encoder-decoder tokenizer"):
         PairObjective(store, store, encoder_tokens(20_100), row_length=64, seed=0)
-    with pytest.raises(ValueError, match=r"begin token \(None\) must exist; use an encoder-decoder tokenizer"):
+    with pytest.raises(ValueError, match=r"end token \(None\) must exist; use an encoder-decoder tokenizer"):
         DenoisingObjective(store, encoder_tokens(20_100), **common)
     for objective in (
         lambda: PairObjective(store, store, special, row_length=7, seed=0),

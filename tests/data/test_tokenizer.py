@@ -124,6 +124,11 @@ def test_a_saved_tokenizer_comes_back_from_auto_tokenizer_the_same(tokenizers, k
     assert loaded(*PROSE) == tokenizer(*PROSE)
 
 
+def test_decoders_are_padded_on_the_left_where_nothing_is_to_be_written(tokenizers):
+    for kind, tokenizer in tokenizers.items():
+        assert tokenizer.padding_side == ("left" if kind == "bytelevel_bpe" else "right")
+
+
 def test_the_fingerprint_ignores_the_truncation_and_padding_of_earlier_calls(tokenizers):
     before = tokenizer_fingerprint(tokenizers["wordpiece"])
     tokenizers["wordpiece"](list(PROSE), truncation=True, max_length=9, padding="max_length")

@@ -7,7 +7,13 @@ import pytest
 
 from hf_minilm import MiniLMForMaskedLM
 from hf_minilm.data.corpus import Corpus
-from hf_minilm.evaluation.run_corpus import corpus_with, find_recipe
+from hf_minilm.evaluation.run_corpus import (
+    corpus_with,
+    find_recipe,
+    keep_fingerprints,
+    refuse_another_corpus,
+    trained_fingerprints,
+)
 from hf_minilm.evaluation.suites import EvaluationSettings, evaluate_model
 from hf_minilm.training.preparation import open_corpus
 from hf_minilm.training.recipe import describe_recipe, load_recipe
@@ -115,6 +121,43 @@ def test_a_recipe_without_settings_has_their_defaults(tmp_path):
     (tmp_path / "recipe.yaml").write_text("output:\n  folder: runs/x\n", encoding="utf-8")
     corpus, _ = corpus_with("builtin:world", tmp_path / "recipe.yaml")
     assert corpus.fingerprint() == open_corpus(load_recipe(None)).fingerprint()
+
+
+def test_the_words_say_whether_the_corpus_is_the_one_that_was_trained_on(files, write_run):
+    write_run(files / "one")
+    run, source = files / "run", str(files / "one")
+    fingerprint = Corpus([source]).fingerprint()
+    keep_fingerprints(run, [fingerprint])
+    known = "held out is what the run of the recipe.yaml beside the model held out of it"
+    assert corpus_with(source, run / "recipe.yaml")[1] == known
+    refuse_another_corpus(run, fingerprint)
+    for fingerprints in (["of another"], ["of another", fingerprint]):
+        keep_fingerprints(run, fingerprints)
+        assert corpus_with(source, run / "recipe.yaml")[1].endswith("some may have been trained on")
+        with pytest.raises(ValueError, match=r"must be those that the run in .* was trained on, and are others"):
+            refuse_another_corpus(run, fingerprint)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "[1]", "{}", '{"fingerprints": []}', '{"fingerprints": [1]}', "\0", "[" * 9999]
+)
+def test_fingerprints_that_are_none_are_refused_with_what_to_do(tmp_path, text):
+    assert trained_fingerprints(tmp_path) == []
+    (tmp_path / "corpus.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"corpus.json must hold the run's fingerprints; delete it"):
+        trained_fingerprints(tmp_path)
+
+
+def test_settings_that_are_no_runs_are_one_line_and_a_share_in_powers_of_ten_is_read(files, write_run):
+    write_run(files / "one")
+    recipe, source = files / "run" / "recipe.yaml", str(files / "one")
+    for data in ("{corpus: 5}", "{corpus: [{a: b}]}", f"{{corpus: {source}, validation_share: [1]}}"):
+        recipe.write_text(f"data: {data}", encoding="utf-8")
+        with pytest.raises(ValueError, match=r"must have a run's settings of data; put the run's own back"):
+            corpus_with(source, recipe)
+    recipe.write_text(f"data: {{corpus: {source}, validation_share: 1e-2}}", encoding="utf-8")
+    corpus, _ = corpus_with(source, recipe)
+    assert corpus.fingerprint() == Corpus([source], validation_share=0.01).fingerprint()
 
 
 def test_a_source_that_is_half_of_the_run_and_a_broken_recipe_are_refused(files, write_run):

@@ -10,7 +10,7 @@ from hf_minilm.data.limits import LONG_PARAGRAPHS, LONG_WORDS, REPLACED
 
 MILLION = 10**6
 SENTENCES = "El perro duerme. La casa es grande y el sol brilla. Ana lee un libro.\n\n"
-GOOD = (SENTENCES * 2 + "\n") * 8
+GOOD = "".join(f"{SENTENCES}Frase {number}. {SENTENCES}\n" for number in range(8))
 SPOILT = GOOD.encode()
 
 
@@ -50,7 +50,12 @@ READ: dict[str, tuple[str, bytes, bool, tuple[str, ...]]] = {
     "a long word": ("a.txt", SPOILT + word(300_000).encode(), False, (LONG_PARAGRAPHS, LONG_WORDS)),
     "a long word of JSON": ("a.jsonl", texts(word(300_000)), False, (LONG_PARAGRAPHS, LONG_WORDS)),
     "a million full stops": ("a.txt", SPOILT + b"." * MILLION, False, (LONG_PARAGRAPHS, LONG_WORDS)),
-    "one JSON array on one line": ("a.json", json.dumps([{"text": SENTENCES}] * 30).encode(), False, ()),
+    "one JSON array on one line": (
+        "a.json",
+        json.dumps([{"text": f"{SENTENCES} {n}"} for n in range(30)]).encode(),
+        False,
+        (),
+    ),
     "wide JSON": (
         "a.jsonl",
         texts("uno") + b"\n" + lines({"text": "dos", **{f"k{n}": n for n in range(50_000)}}),

@@ -112,7 +112,7 @@ def assert_refused(capsys: pytest.CaptureFixture[str], *words: str) -> None:
     assert len(refusals[0]) < 2_100
     assert refusals[0].isprintable()
     made = {path for path in Path.cwd().rglob("*") if path not in before and path.is_file()}
-    assert {path.name for path in made} <= {"recipe.yaml", "run.lock"}
+    assert {path.name for path in made} <= {"recipe.yaml", "run.lock", "corpus.json"}
 
 
 @pytest.mark.parametrize("case", FILES)

@@ -66,7 +66,9 @@ def events() -> Events:
 def run(tmp_path_factory: pytest.TempPathFactory, events: Events) -> Iterator[Path]:
     """A run of two parts, the second of which goes on from the first's checkpoint, with secrets all around it."""
     home = tmp_path_factory.mktemp("home-of-somebody")
-    (home / "text.txt").write_text((TEXT * 3 + "\n") * 20, encoding="utf-8")
+    (home / "text.txt").write_text(
+        "".join(f"{TEXT}{TEXT}Cuento {number}. {TEXT}\n" for number in range(20)), encoding="utf-8"
+    )
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**SECRETS, "HF_MINILM_CACHE": str(home / "cache"), "HF_HUB_OFFLINE": "1"}.items():
             patch.setenv(name, value)
@@ -124,7 +126,9 @@ def test_no_secret_is_in_any_file_that_a_run_writes(run: Path) -> None:
 def test_no_file_of_a_run_says_where_the_users_home_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = tmp_path / "home-of-another"
     home.mkdir()
-    (home / "text.txt").write_text((TEXT * 3 + "\n") * 20, encoding="utf-8")
+    (home / "text.txt").write_text(
+        "".join(f"{TEXT}{TEXT}Cuento {number}. {TEXT}\n" for number in range(20)), encoding="utf-8"
+    )
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.chdir(home)
     paths = [f"data.corpus={home / 'text.txt'}", "output.folder=run", f"data.cache_folder={home / 'cache'}"]
