@@ -104,8 +104,11 @@ def named_labels(names: Sequence[str]) -> dict[str, dict[Any, Any]]:
 
 
 def open_tokenizer(name: str) -> Any:
-    """Open a tokenizer that can fill up rows; one of a decoder may have nothing but an end to do so."""
-    tokenizer = AutoTokenizer.from_pretrained(name)
+    """Open a tokenizer that can fill up rows; one of a decoder may have nothing but an end to do so.
+
+    It fills them up on the right, where padding moves none of the places that labels name.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(name, padding_side="right")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

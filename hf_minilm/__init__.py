@@ -22,7 +22,6 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
 )
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from .model.configuration_minilm import MiniLMConfig
 from .model.configuration_minilm_seq2seq import MiniLMSeq2SeqConfig
@@ -92,6 +91,4 @@ def _register(config_class: type[PreTrainedConfig], classes: Mapping[Any, type[P
 
 
 _register(MiniLMConfig, _CLASSES)
-# Trainer moves the labels that it smooths for the classes of this table alone, and registering does not add to it.
-MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[MiniLMConfig.model_type] = MiniLMForCausalLM.__name__
 _register(MiniLMSeq2SeqConfig, _SEQ2SEQ_CLASSES)

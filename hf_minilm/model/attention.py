@@ -175,6 +175,7 @@ class Attention(nn.Module):
         if position_bias is not None:
             refuse_dropped_bias(self.config._attn_implementation)
             attention_mask, kwargs = self._with_bias(attention_mask, position_bias, query, key, kwargs)
+        sliding_window = self._window(kwargs.get("is_causal"))
 
         # vLLM finds this call by reading the source, so its form is fixed: a name assigned, then called once.
         attention_function = ALL_ATTENTION_FUNCTIONS.get_interface(
@@ -188,10 +189,16 @@ class Attention(nn.Module):
             attention_mask,
             dropout=self.attention_dropout if self.training else 0.0,
             scaling=self.scaling,
-            sliding_window=self.sliding_window,
+            sliding_window=sliding_window,
             **kwargs,
         )
         return self.output(outputs.flatten(2)), weights
+
+    def _window(self, is_causal: bool | None) -> int | None:
+        """Give the window as kernels count it in the direction that a call asks for; None: the layer's own."""
+        if self.sliding_window is None or is_causal is None or is_causal == self.is_causal:
+            return self.sliding_window
+        return self.sliding_window + (1 if self.is_causal else -1)  # see `window_with_the_token`
 
     def _split(self, features: torch.Tensor) -> torch.Tensor:
         return features.unflatten(-1, (-1, self.head_dim))  # [B, T, H x D] -> [B, T, H, D]
@@ -240,7 +247,9 @@ class Attention(nn.Module):
             )
         bias = bias.to(query.dtype)
         if self.config._attn_implementation == "sdpa":
-            return biased_mask(mask, bias, is_causal=self.is_causal, query_length=query.shape[2]), kwargs
+            asked = kwargs.get("is_causal")
+            is_causal = self.is_causal if asked is None else asked
+            return biased_mask(mask, bias, is_causal=is_causal, query_length=query.shape[2]), kwargs
         if self.config._attn_implementation == "flex_attention":
             bias = bias.expand(query.shape[0], -1, query.shape[2], key.shape[2])  # flex reads it by batch index
         return mask, {**kwargs, "position_bias": bias}

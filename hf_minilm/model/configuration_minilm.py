@@ -310,6 +310,29 @@ class MiniLMConfig(PreTrainedConfig):
                 raise ValueError(f"{what} ({value}) must be one of {', '.join(known)}.")
         return cls(**{**SIZES[size], **PRESETS[name], **overrides})
 
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Build a configuration that was saved, with the fields among the keywords in the place of its own.
+
+        transformers would set these afterwards, where nothing completes or checks them. Rotary parameters that name no
+        base keep the saved one.
+
+        Args:
+            config_dict: The saved fields.
+            **kwargs: Fields of this class, and what transformers takes.
+
+        Returns:
+            What transformers does: the configuration, and with `return_unused_kwargs` what was left of the keywords.
+
+        Raises:
+            ValueError: If the fields contradict each other.
+        """
+        given = {name: kwargs.pop(name) for name in MiniLMConfig.__annotations__.keys() & kwargs.keys()}
+        rotary, saved = given.get("rope_parameters"), config_dict.get("rope_parameters")
+        if isinstance(rotary, dict) and isinstance(saved, dict) and "rope_theta" in saved:
+            given["rope_parameters"] = {"rope_theta": saved["rope_theta"], **rotary}
+        return super().from_dict({**config_dict, **given}, **kwargs)
+
     def __post_init__(self, **kwargs: Any) -> None:
         """Derive what was left open, refuse misspelt keywords, and let transformers do the rest."""
         refuse_near_misses(self, kwargs)

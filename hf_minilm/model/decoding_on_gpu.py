@@ -13,16 +13,38 @@ The loop around it is that of `decoding`, whose conditions are the ones here.
 Shapes: B batch, K key and value heads, D head size, V vocabulary, C tokens that the memory has room for.
 """
 
+import threading
 from typing import Any, cast
 
 import torch
 from torch import nn
+from transformers.utils.import_utils import is_torch_greater_or_equal
 
 from .attention import Attention
 from .layers import Layer
 
 SPARE_TOKENS = 256
 """For how many more tokens there is room at first."""
+
+_STREAMS = threading.local()
+"""By GPU, the stream on which a thread records: libraries keep their memory for each stream that they have seen."""
+
+
+def can_record(device: torch.device) -> bool:
+    """Tell whether a step may be recorded here: on a GPU, and before torch 2.13 on the main thread alone.
+
+    There a recording holds the generator of random numbers that other threads draw from.
+    """
+    is_alone = threading.current_thread() is threading.main_thread()
+    return device.type == "cuda" and (is_alone or is_torch_greater_or_equal("2.13"))
+
+
+def _stream() -> torch.cuda.Stream:
+    """Give this thread's stream for recordings on the current GPU."""
+    streams, device = _STREAMS.__dict__.setdefault("by_device", {}), torch.cuda.current_device()
+    if device not in streams:
+        streams[device] = torch.cuda.Stream()
+    return cast(torch.cuda.Stream, streams[device])
 
 
 def first_room(end: int, longest: int | None) -> int:
@@ -81,7 +103,7 @@ def _widened(tensor: torch.Tensor, *, end: int, size: int) -> torch.Tensor:
 class RecordedStep:
     """A model made ready to take one token a row after another, from the cache of what came before.
 
-    On another device than a GPU every step is computed anew.
+    Where it cannot be recorded, every step is computed anew.
 
     Args:
         model: The causal model.
@@ -115,7 +137,7 @@ class RecordedStep:
             self.room.grow(self.end)
             self.graph = None
         self.end += 1
-        if self.tokens.device.type != "cuda":
+        if not can_record(self.tokens.device):
             self._step()
         else:
             if self.graph is None:
@@ -127,13 +149,13 @@ class RecordedStep:
         """Record a step. It is computed once before, as libraries prepare themselves then, and moves nothing on."""
         # A stream belongs to the GPU that is the current one, and the model may lie on another.
         with torch.cuda.device(self.place.device):
-            stream = torch.cuda.Stream()
+            stream = _stream()
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
                 self._scores(self._masks())
             torch.cuda.current_stream().wait_stream(stream)
             self.graph = torch.cuda.CUDAGraph()
-            # Other threads may go on using the GPU meanwhile.
+            # Other threads may go on using the GPU meanwhile; see `can_record`.
             with torch.cuda.graph(self.graph, stream=stream, capture_error_mode="thread_local"):
                 self._step()
 

@@ -154,9 +154,10 @@ class Embeddings(nn.Module):
         """
         embeddings = token_embeddings if self.scale is None else token_embeddings * self.scale
         if self.token_types is not None:
-            # All zeros go through a table of one row: the same numbers, without a gather over B x T.
-            types = self.token_types.weight[0] if token_type_ids is None else self.token_types(token_type_ids)
-            embeddings = embeddings + types
+            if token_type_ids is None:
+                # The same numbers as all zeros, without a gather over B x T.
+                token_type_ids = torch.zeros(1, dtype=torch.long, device=token_embeddings.device)
+            embeddings = embeddings + self.token_types(token_type_ids)
         added = positions.added_to_embeddings(position_ids)
         if added is not None:
             embeddings = embeddings + added.to(embeddings.dtype)
@@ -207,9 +208,10 @@ def pooled(hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, poo
         )
     if pooling == "first" and attention_mask is None:
         return hidden_states[:, 0]
-    mask = attention_mask
-    if mask is None:
+    if attention_mask is None:
         mask = torch.ones(hidden_states.shape[:2], dtype=torch.long, device=hidden_states.device)
+    else:
+        mask = attention_mask.to(hidden_states.device)  # the last one's, of a model that is spread over devices
     if pooling == "mean":
         weights = mask.to(hidden_states.dtype)[..., None]
         return (hidden_states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)

@@ -51,6 +51,7 @@ def normalised_cross_entropy(
     Returns:
         A scalar.
     """
+    labels = labels.to(logits.device)  # of a model that is spread over devices the logits are on the last
     total = summed_cross_entropy(logits, labels, label_smoothing=label_smoothing)
     return total / clamped_count(labels, count)
 
@@ -86,8 +87,9 @@ def predicted_positions(
     if isinstance(labels, Targets):
         places, tokens = labels
     else:
-        places = (labels.flatten() != IGNORED).nonzero(as_tuple=True)[0]
-        tokens = labels.flatten().index_select(0, places)
+        flat = labels.flatten().to(hidden_states.device)
+        places = (flat != IGNORED).nonzero(as_tuple=True)[0]
+        tokens = flat.index_select(0, places)
     # Not by indexing, whose backward pass sorts the places first: here none comes twice.
     return hidden_states.flatten(0, 1).index_select(0, places), tokens
 
@@ -179,9 +181,9 @@ def classification_loss(
     if problem == "single_label_classification":
         return normalised_cross_entropy(logits, labels.view(-1), count=count)
     if problem == "regression":
-        total = nn.functional.mse_loss(logits.flatten(), labels.flatten().to(logits.dtype), reduction="sum")
+        total = nn.functional.mse_loss(logits.flatten(), labels.flatten().to(logits), reduction="sum")
     else:
-        total = nn.functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="sum")
+        total = nn.functional.binary_cross_entropy_with_logits(logits, labels.to(logits), reduction="sum")
     return total / (labels.numel() if count is None else count)
 
 

@@ -21,6 +21,7 @@ from transformers.modeling_outputs import (
     SequenceClassifierOutput,
     TokenClassifierOutput,
 )
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils.generic import ModelOutput, can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
@@ -238,15 +239,21 @@ class LanguageModelHead(MiniLMPreTrainedModel):
         return self.lm_head(self.transform(hidden_states))
 
     def predict_labels(
-        self, hidden_states: torch.Tensor, labels: Labels, *, count: Count, return_logits: bool | None
+        self,
+        hidden_states: torch.Tensor,
+        labels: Labels,
+        *,
+        count: Count,
+        return_logits: bool | None,
+        kept: int | torch.Tensor = 0,
     ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """Compute the loss of the labelled positions [B, T] alone, and all logits [B, T, V] only if they are wanted.
+        """Compute the loss of the labelled positions [B, T] alone, and logits only if they are wanted, of what is kept.
 
         `return_logits` None means yes, unless the model trains on labels: then nobody reads them.
         """
         if return_logits is None:
             return_logits = labels is None or not self.training
-        logits = self.predict(hidden_states) if return_logits else None
+        logits = self.predict(kept_positions(hidden_states, kept)) if return_logits else None
         if labels is None:
             return None, logits
         chosen, targets = predicted_positions(hidden_states, labels)
@@ -314,17 +321,10 @@ class MiniLMForCausalLM(LanguageModelHead, FastGenerationMixin):
             use_cache=use_cache,
             **kwargs | {"return_dict": True},
         )
-        hidden_states = outputs.last_hidden_state
-        logits: torch.Tensor | None
         if labels is not None and shift_labels is None:
             shift_labels = next_tokens(labels, packed_sequence_ids(position_ids, batch_size=len(labels)))
-        if shift_labels is None:
-            loss = None
-            logits = self.predict(kept_positions(hidden_states, logits_to_keep))
-        else:
-            loss, logits = self.predict_labels(
-                hidden_states, shift_labels, count=num_items_in_batch, return_logits=return_logits
-            )
+        counted: dict[str, Any] = {"count": num_items_in_batch, "return_logits": return_logits}
+        loss, logits = self.predict_labels(outputs.last_hidden_state, shift_labels, kept=logits_to_keep, **counted)
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
@@ -332,6 +332,10 @@ class MiniLMForCausalLM(LanguageModelHead, FastGenerationMixin):
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
+
+
+# Trainer moves the labels that it smooths for the classes of this table alone, and registering does not add to it.
+MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[MiniLMConfig.model_type] = MiniLMForCausalLM.__name__
 
 
 class MiniLMForMaskedLM(LanguageModelHead):

@@ -170,6 +170,8 @@ def variable_length_attention(
     line = [tensor.transpose(1, 2).flatten(0, 1) for tensor in (query, key, value)]  # [B x T, H, D]
     left = -1 if sliding_window is None else sliding_window - 1
     window = (left, 0 if looks_back_alone else left)
+    if query.device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device ({query.device}) must be a CPU or a CUDA GPU with {VARIABLE_LENGTH}; use sdpa.")
     if query.device.type != "cpu" and query.dtype == torch.float32:
         raise ValueError(
             f"type of the vectors (float32) must be of 16 bits with {VARIABLE_LENGTH} on a GPU; train with bf16=True, "

@@ -8,7 +8,10 @@ gradients in place. Sums are in float32. On an H100, 65,536 tokens of a vocabula
 Shapes: n tokens of a chunk, V vocabulary.
 """
 
+import functools
+
 import torch
+from transformers.utils import logging
 
 try:
     import triton
@@ -16,13 +19,30 @@ try:
 except ImportError:  # torch for CPUs comes without it
     triton = None
 
+logger = logging.get_logger(__name__)
+
 _LARGEST_BLOCK = 4096
 _WARPS = 8
 
 
 def can_launch(logits: torch.Tensor) -> bool:
     """Tell whether the kernel can work on these logits: on a GPU that Triton knows, of at most 32 bits."""
-    return triton is not None and logits.is_cuda and logits.dtype != torch.float64
+    if triton is None or not logits.is_cuda or logits.dtype == torch.float64:
+        return False
+    return torch.compiler.is_compiling() or _works(logits.device, logits.dtype)
+
+
+@functools.cache
+def _works(device: torch.device, dtype: torch.dtype) -> bool:
+    """Try the kernel once: Triton needs a C compiler and Python's headers, and a GPU that has the type."""
+    logits, labels = torch.zeros(1, 2, device=device, dtype=dtype), torch.zeros(1, device=device, dtype=torch.long)
+    try:
+        losses_into_gradients_on_gpu(logits, labels, 0.0, share=None)
+    except Exception as error:  # Triton's own, a compiler's that is not there, CUDA's: the kernel has another form
+        reason = " ".join(str(error).split())[:200]
+        logger.warning(f"The loss over the vocabulary is computed by torch's kernels, as Triton's failed ({reason}).")
+        return False
+    return True
 
 
 def losses_into_gradients_on_gpu(

@@ -74,6 +74,8 @@ for head, auto_map in json.loads(sys.argv[2]).items():
                 outputs[f"{head} {auto}"] = model(**given)[0].clone()
 save_file(outputs, folder / "outputs.safetensors")
 (folder / "classes.json").write_text(json.dumps(classes))
+shifted = transformers.models.auto.modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+assert "MiniLMForCausalLM" in shifted.values(), "Trainer would not shift the labels that it smooths"
 """
 
 

@@ -1,6 +1,7 @@
 """The invariances hold for the package's models, and each is noticed when it is broken."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -39,6 +40,7 @@ def test_all_hold_for_every_scheme(scheme: str, is_causal: bool) -> None:
     measured = {finding.name for finding in findings if finding.difference is not None}
     assert measured >= {"sdpa = the formula", "packed = separate", "left padding = none", "saved = loaded"}
     assert ("cached = at once" in measured) == is_causal
+    assert ("minilm_varlen = sdpa" in measured) == (scheme not in ("alibi", "relative_bias"))
 
 
 @pytest.mark.slow
@@ -72,8 +74,8 @@ def forget_padding(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def look_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    def everything(config: object, embeddings: torch.Tensor, attention_mask: object, **keywords: object) -> object:
-        if keywords["past_key_values"] is not None:
+    def everything(config: Any, embeddings: torch.Tensor, attention_mask: object, **keywords: object) -> object:
+        if keywords["past_key_values"] is not None or config._attn_implementation == "minilm_varlen":
             return token_mask(config, embeddings, attention_mask, **keywords)
         batch_size, length = embeddings.shape[:2]
         return torch.ones(batch_size, 1, length, length, dtype=torch.bool)

@@ -166,3 +166,40 @@ def test_the_configuration_passed_in_is_left_as_it_was(make_config, model_class,
     before = config.to_dict()
     model_class(config)
     assert config.to_dict() == before
+
+
+@pytest.fixture
+def saved(tmp_path):
+    MiniLMConfig(rope_parameters={"rope_type": "default", "rope_theta": 5_000.0}).save_pretrained(tmp_path)
+    return tmp_path
+
+
+def test_fields_given_to_from_pretrained_are_completed_as_those_of_a_new_configuration(saved):
+    config, unused = MiniLMConfig.from_pretrained(
+        saved,
+        rope_parameters={"rope_type": "linear", "factor": 4.0},
+        hidden_size=80,
+        num_attention_heads=5,
+        num_key_value_heads=None,
+        head_dim=None,
+        num_labels=3,
+        return_unused_kwargs=True,
+        unheard_of=1,
+    )
+    assert config.rope_parameters == {"rope_type": "linear", "factor": 4.0, "rope_theta": 5_000.0}
+    assert (config.hidden_size, config.head_dim, config.num_labels) == (80, 16, 3)
+    assert unused == {"unheard_of": 1}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"position_embedding": "alibi"}, "rope_parameters and partial_rotary_factor must be None"),
+        ({"layer_types": ["sliding_attention"] * 4}, r"sliding_window \(None\) must be given"),
+        ({"num_attention_heads": 3, "num_key_value_heads": 2}, "num_attention_heads"),
+    ],
+    ids=str,
+)
+def test_fields_given_to_from_pretrained_that_contradict_the_saved_ones_are_refused(saved, given, message):
+    with pytest.raises(ValueError, match=message):
+        MiniLMConfig.from_pretrained(saved, **given)

@@ -1,3 +1,4 @@
+import accelerate
 import pytest
 import torch
 import transformers
@@ -256,3 +257,23 @@ def test_a_mask_of_whose_form_no_vector_can_be_picked_is_refused(make_model, dra
         ValueError, match=r"attention_mask \[2, 1, 5, 5\] must be \[rows, tokens\] where a vector stands"
     ):
         model(draw_tokens(2, 5), attention_mask=torch.ones(2, 1, 5, 5, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_a_causal_head_returns_the_logits_that_are_asked_for_with_labels_and_without(make_model, draw_tokens, labelled):
+    model, tokens = make_model(MiniLMForCausalLM), draw_tokens(2, 7)
+    labels = {"labels": tokens} if labelled else {}
+    whole = model(tokens, **labels)
+    last = model(tokens, logits_to_keep=2, **labels)
+    assert torch.equal(last.logits, whole.logits[:, -2:])
+    assert model(tokens, return_logits=False, **labels).logits is None
+    assert not labelled or torch.equal(last.loss, whole.loss)
+
+
+@pytest.mark.parametrize("model_class", [MiniLMForMaskedLM, MiniLMForCausalLM, MiniLMForSequenceClassification])
+def test_weights_that_lie_elsewhere_until_they_are_needed_give_the_same(make_model, draw_tokens, model_class):
+    model, tokens = make_model(model_class), draw_tokens(2, 7)
+    expected = model(tokens)[0]
+    accelerate.cpu_offload(model, execution_device=torch.device("cpu"))
+    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+    assert torch.equal(model(tokens)[0], expected)

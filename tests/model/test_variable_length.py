@@ -108,7 +108,29 @@ def test_a_direction_that_is_asked_for_in_a_call_counts(make_model: Callable, dr
     assert not torch.allclose(found[0], model(tokens).logits)
 
 
+@pytest.mark.parametrize("model_class", [MiniLMForCausalLM, MiniLMModel])
+def test_a_window_is_as_wide_in_the_direction_that_a_call_asks_for(
+    make_model: Callable, draw_tokens: Callable, model_class
+) -> None:
+    tokens, found = draw_tokens(2, 9), []
+    sliding = {"layer_types": ["sliding_attention"] * 2, "sliding_window": 3}
+    for attention in ("sdpa", "minilm_varlen"):
+        model = make_model(model_class, attention=attention, **sliding).eval()
+        is_causal = not model.config.is_causal
+        with torch.no_grad():
+            found.append(model(tokens, is_causal=is_causal, **({"use_cache": False} if not is_causal else {}))[0])
+    torch.testing.assert_close(*found, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(found[0], model(tokens)[0])
+
+
+def test_another_device_than_a_cpu_or_a_gpu_is_refused(make_model: Callable) -> None:
+    model = make_model(MiniLMModel, attention="minilm_varlen").to("meta")
+    with pytest.raises(ValueError, match=r"device \(meta\) must be a CPU or a CUDA GPU with minilm_varlen; use sdpa"):
+        model(torch.ones(2, 9, dtype=torch.long, device="meta"))
+
+
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")  # until torch 2.12
 def test_norms_of_queries_and_keys_train_under_autocast(make_model: Callable, draw_tokens: Callable) -> None:
     found = []
     for attention in ("sdpa", "minilm_varlen"):
