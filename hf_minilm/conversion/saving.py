@@ -36,10 +36,14 @@ def refuse_missing_folder(option: str, file: Path | None) -> None:
         file: Where it is to be written; None: nowhere.
 
     Raises:
-        ValueError: If its folder does not exist.
+        ValueError: If its folder does not exist, or the file is one itself.
     """
-    if file is not None and not file.absolute().parent.is_dir():
+    if file is None:
+        return
+    if not file.absolute().parent.is_dir():
         raise ValueError(f"{option} ({file}) must be in a folder that exists; make it first.")
+    if file.is_dir():
+        raise ValueError(f"{option} ({file}) must be a file, and is a folder; name one in it.")
 
 
 def save(converted: Converted, folder: Path) -> None:

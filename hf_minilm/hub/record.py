@@ -69,6 +69,8 @@ def check_hub_name(what: str, name: str | None) -> None:
     Raises:
         ValueError: If none can.
     """
+    if name is None:
+        return
     try:
         validate_repo_id(name)
     except HFValidationError as error:

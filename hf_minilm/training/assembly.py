@@ -29,7 +29,7 @@ from .checkpoint import (
     save_training_checkpoint,
 )
 from .compilation import compile_layers, resolve_compilation
-from .launch import resolve_attention
+from .launch import resolve_attention, trains_on_gpu
 from .loop import Training
 from .metrics import MetricsLog
 from .optimizer import build_optimizer, load_optimizer_state
@@ -70,10 +70,12 @@ def check_vocabulary_loss(name: str) -> None:
     Raises:
         ValueError: If it is the kernel of a package that is absent, or of a device that is.
     """
+    if name == "torch" and not hasattr(torch.nn.functional, "linear_cross_entropy"):
+        raise ValueError("training.vocabulary_loss (torch) must have a later torch; update it, or choose auto.")
     if name != "liger":
         return
     has_package = importlib.util.find_spec("liger_kernel") is not None
-    if not has_package or not torch.cuda.is_available():
+    if not has_package or not trains_on_gpu():
         lacks = "a CUDA device; choose auto" if has_package else "the package liger-kernel; install it, or choose auto"
         raise ValueError(f"training.vocabulary_loss (liger) must have {lacks}.")
 

@@ -136,21 +136,21 @@ def _map(change: Callable[[Any], Any], batch: dict[str, Any]) -> dict[str, Any]:
     return {name: change(values) for name, values in batch.items()}
 
 
-def resolve_batch_processes(wish: int | None, device: torch.device, *, num_processes: int) -> int:
+def resolve_batch_processes(wish: int | None, device: torch.device, *, num_sharing: int) -> int:
     """Resolve None: none on a CPU, and on a GPU as many as the cores of this process's share allow beside it.
 
     Args:
         wish: The recipe's.
         device: The process's.
-        num_processes: Processes of the run, taken to be on this machine.
+        num_sharing: Processes of the run that may use the same cores, this one included; see `usable_cores`.
     """
     if wish is not None:
         return wish
     if device.type == "cpu" or os.name != "posix":
         return 0
-    return max(0, min(MOST_PROCESSES, _cores() // num_processes - 1))
+    return max(0, min(MOST_PROCESSES, len(usable_cores()) // num_sharing - 1))
 
 
-def _cores() -> int:
-    """Count the cores that this process may use, where the system says."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def usable_cores() -> list[int]:
+    """List the cores that this process may use, where the system says; a launcher may have bound it to its own."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))

@@ -75,6 +75,7 @@ class TrainingState:
         skipped_in_a_row: How many of these were the last ones.
         processes: How many processes trained together.
         threads: With how many threads each, on a CPU; both decide the bits of what they compute. 0: not known.
+        opening_seconds: Those of the run's first step, which compiles: a schedule in time begins after it.
     """
 
     step: int
@@ -86,6 +87,7 @@ class TrainingState:
     skipped_in_a_row: int = 0
     processes: int = 1
     threads: int = 0
+    opening_seconds: float = 0.0
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
@@ -511,9 +513,9 @@ def _one_line(error: BaseException) -> str:
 
 
 def _check_state(state: TrainingState) -> None:
-    for name in ("step", "tokens", "seconds", "skipped", "skipped_in_a_row", "processes", "threads"):
+    for name in ("step", "tokens", "seconds", "opening_seconds", "skipped", "skipped_in_a_row", "processes", "threads"):
         value = getattr(state, name)
-        whole = name == "seconds" or type(value) is int
+        whole = name.endswith("seconds") or type(value) is int
         if type(value) not in (int, float) or not whole or not 0 <= value < math.inf:
             raise ValueError(f"{name} ({value}) must be a number from 0.")
     for name in ("recipe", "losses"):

@@ -5,12 +5,13 @@ time of a whole model at 4 layers, and the step is the faster one, as the rotati
 are not made again in each direction.
 """
 
+import os
 import shutil
 
-import torch
 from torch import nn
 
 from ..model.layers import Layer
+from .launch import trains_on_gpu
 from .schedule import Budget
 
 _WORTHWHILE = {"steps": 1000.0, "seconds": 150.0}
@@ -18,12 +19,13 @@ _WORTHWHILE = {"steps": 1000.0, "seconds": 150.0}
 
 
 def can_compile() -> bool:
-    """Tell whether there is a C++ compiler, which only a CPU needs."""
-    return torch.cuda.is_available() or shutil.which("g++") is not None or shutil.which("clang++") is not None
+    """Tell whether there is a compiler: for a CPU of C++, for what Triton launches on a GPU of C."""
+    names = (os.environ.get("CC", ""), "gcc", "clang") if trains_on_gpu() else ("g++", "clang++")
+    return any(shutil.which(name) is not None for name in names if name)
 
 
 def resolve_compilation(wish: str, *, precision: str, budget: Budget, positions_per_step: int) -> bool:
-    """Resolve `auto`: compile on a GPU, and on a CPU in bf16 if there is a compiler and the budget is long enough.
+    """Resolve `auto`: compile on a GPU, and on a CPU in bf16, if there is a compiler and the budget is long enough.
 
     Args:
         wish: `auto`, `yes` or `no`.
@@ -36,11 +38,12 @@ def resolve_compilation(wish: str, *, precision: str, budget: Budget, positions_
     """
     if wish == "yes" and not can_compile():
         raise ValueError(
-            "training.compile (yes) must have a C++ compiler, g++ or clang++; install one, or set it to no."
+            "training.compile (yes) must have a compiler, g++ or clang++ (on a GPU gcc or clang); install one, or set "
+            "it to no."
         )
     if wish != "auto":
         return wish == "yes"
-    if not torch.cuda.is_available() and (precision != "bf16" or not can_compile()):
+    if not can_compile() or not (trains_on_gpu() or precision == "bf16"):
         return False
     steps = budget.value / positions_per_step if budget.kind == "tokens" else budget.value
     return steps >= _WORTHWHILE["seconds" if budget.kind == "seconds" else "steps"]

@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
-from accelerate.utils import LoggerType
+from accelerate.utils import LoggerType, parse_flag_from_env
 from transformers import PreTrainedConfig
 
 from ..model.configuration_minilm import MiniLMConfig
@@ -22,6 +22,7 @@ LAUNCH_LINE = "torchrun --standalone --nproc_per_node {processes} -m hf_minilm.c
 """The line that starts several processes on one machine, with GPUs or without."""
 
 _FIRST_WITH_KERNEL = (8, 0)
+_LARGEST_HEAD = 256  # that its kernel for CUDA knows
 """The compute capability from which on a GPU has bf16 products, and torch's kernel for sequences of unequal length."""
 
 _WORTHWHILE_SPEEDUP = 1.5
@@ -56,10 +57,11 @@ def start_accelerator(precision: str, *, trackers: tuple[str, ...], folder: str)
         ValueError: If the number of processes is not what the launcher asked for, with the line that works; or if a
             tracker is not there.
     """
-    check_trackers(trackers)
+    if os.environ.get("RANK", "0") == "0":  # the main process, which alone logs
+        check_trackers(trackers)
     asked = processes_asked_for(os.environ)
     accelerator = Accelerator(
-        cpu=not torch.cuda.is_available(),
+        cpu=not trains_on_gpu(),
         mixed_precision="bf16" if precision == "bf16" else "no",
         log_with=list(trackers) or None,
         project_dir=folder,
@@ -154,6 +156,11 @@ def check_micro_batches(settings: TrainingSettings, *, num_processes: int) -> No
         )
 
 
+def trains_on_gpu() -> bool:
+    """Tell whether Accelerate takes a GPU: where there is one, but for `accelerate launch --cpu`."""
+    return torch.cuda.is_available() and not parse_flag_from_env("ACCELERATE_USE_CPU")
+
+
 def resolve_precision(precision: str) -> str:
     """Resolve `auto`: bf16 where the device multiplies bf16 matrices faster, else fp32.
 
@@ -162,7 +169,7 @@ def resolve_precision(precision: str) -> str:
     """
     if precision != "auto":
         return precision
-    if torch.cuda.is_available():
+    if trains_on_gpu():
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     if torch.cpu._is_amx_tile_supported():
         return "bf16"
@@ -192,13 +199,22 @@ def resolve_attention(attention: str, *, precision: str, row_length: int, config
         precision: `bf16`, or another one.
         row_length: Positions of a row.
         config: The model's.
+
+    Raises:
+        ValueError: If the kernel for unequal lengths is asked for where it cannot compute.
     """
+    on_gpu = trains_on_gpu()
+    has_kernel = on_gpu and torch.cuda.get_device_capability() >= _FIRST_WITH_KERNEL
+    if attention == VARIABLE_LENGTH and on_gpu and (precision != "bf16" or not has_kernel):
+        raise ValueError(
+            f"training.attention ({attention}) must have training.precision bf16 and a GPU with compute capability "
+            f"{'.'.join(map(str, _FIRST_WITH_KERNEL))} or later; set it to auto or sdpa."
+        )
     if attention != "auto":
         return attention
     if precision != "bf16":
         return "sdpa"
-    if torch.cuda.is_available():
-        has_kernel = torch.cuda.get_device_capability() >= _FIRST_WITH_KERNEL
+    if on_gpu:
         return VARIABLE_LENGTH if has_kernel and _looks_inside_sequences_alone(config) else "sdpa"
     return "eager" if row_length <= LONGEST_TRAINED_BY_FORMULA else "sdpa"
 
@@ -207,5 +223,5 @@ def _looks_inside_sequences_alone(config: PreTrainedConfig) -> bool:
     """Tell whether the kernel has all that a model's attention does, and knows heads of its size."""
     if not isinstance(config, MiniLMConfig) or config.cross_attention_hidden_size is not None:
         return False
-    has_bias = build_positions(config).is_added_to_scores
-    return config.attention_dropout == 0 and not has_bias and cast(int, config.head_dim) % 8 == 0
+    has_bias, head_dim = build_positions(config).is_added_to_scores, cast(int, config.head_dim)
+    return config.attention_dropout == 0 and not has_bias and head_dim % 8 == 0 and head_dim <= _LARGEST_HEAD

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from ..data.objectives import Objective
 from ..data.order import RowKey, RowOrder, share
-from .batches_ahead import BatchesAhead, resolve_batch_processes
+from .batches_ahead import BatchesAhead, resolve_batch_processes, usable_cores
 from .checkpoint import TrainingState
 from .gradient import Losses, Part, add_up_gradient, count_labels, has_pairs, own_parts, sent
 from .metrics import MetricsLog
@@ -112,11 +112,13 @@ def train(training: Training, state: TrainingState) -> TrainingState:
         progress_bar(training, state) as bar,
         batches_ahead(training, order, state.step) as batches,
     ):
-        first_step, parts = state.step, next_parts(training, batches)
+        first_step, parts = state.step, sent(batches.next(), training.model, training.accelerator)
         while True:
             state = replace(state, seconds=time.monotonic() - clock)
             agreed = agree(training.processes, parts, seconds=state.seconds, signal_number=received.number)
             state = replace(state, seconds=agreed.seconds)
+            if state.step == 1:
+                state = replace(state, opening_seconds=state.seconds)
             done = finished(settings.budget, state.step, tokens=state.tokens, seconds=state.seconds)
             if state.step:
                 state = evaluate_and_save(training, state, evaluations, saves, agreed=agreed, done=done)
@@ -137,9 +139,10 @@ def train(training: Training, state: TrainingState) -> TrainingState:
             )
             # A GPU is still computing, and the next step's batches are made meanwhile.
             begin = time.monotonic()
-            parts = next_parts(training, batches)
+            made = batches.next()
             if is_idle(training.accelerator.device):
                 bar.waited += time.monotonic() - begin
+            parts = sent(made, training.model, training.accelerator)
             norm, broken = move_weights(training, losses)
             state = replace(state, step=state.step + 1, tokens=state.tokens + positions_of_a_step(training))
             if broken:
@@ -172,18 +175,14 @@ def agree(processes: Processes, parts: list[Part], *, seconds: float, signal_num
 
 def batches_ahead(training: Training, order: RowOrder, first_step: int) -> BatchesAhead:
     """Begin to make this process's parts of the steps from one on."""
-    settings, number = training.recipe.training, training.processes.number
-    processes = resolve_batch_processes(settings.batch_processes, training.accelerator.device, num_processes=number)
+    settings, cores = training.recipe.training, usable_cores()
+    sharing = training.processes.count_like([len(cores), sum(cores), sum(core**2 for core in cores)])
+    processes = resolve_batch_processes(settings.batch_processes, training.accelerator.device, num_sharing=sharing)
 
     def make(step: int) -> list[Part]:
         return own_parts(training.objective, settings, training.processes, rows=order.rows(step), step=step)
 
     return BatchesAhead(make, first_step=first_step, processes=processes)
-
-
-def next_parts(training: Training, batches: BatchesAhead) -> list[Part]:
-    """Give this process's parts of the next step, on its device."""
-    return sent(batches.next(), training.model, training.accelerator)
 
 
 def is_idle(device: torch.device) -> bool:
@@ -200,7 +199,13 @@ def set_rate(training: Training, state: TrainingState) -> float:
     """Set the learning rate of the step about to be made; a function of the global step, not of the processes."""
     settings = training.recipe.optimizer
     budget, tokens_of_step = training.recipe.training.budget, positions_of_a_step(training)
-    done = progress(budget, state.step + 0.5, tokens=state.tokens + 0.5 * tokens_of_step, seconds=state.seconds)
+    done = progress(
+        budget,
+        state.step + 0.5,
+        tokens=state.tokens + 0.5 * tokens_of_step,
+        seconds=state.seconds,
+        opening_seconds=state.opening_seconds,
+    )
     factor = learning_rate_factor(
         settings.schedule,
         done,

@@ -26,10 +26,10 @@ def prepared(model: Any, batch: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     """Give a batch on the CPU as a head over the vocabulary takes it without looking for anything.
 
     Args:
-        model: With another attention than `minilm_varlen`, or of another kind, it gets the batch as it is.
+        model: Of another kind, it gets the batch as it is; with another attention than `minilm_varlen`, its positions.
         batch: `input_ids`, `position_ids` and `labels` [B, T], and whatever else there is.
     """
-    if getattr(model, "is_causal_head", None) is None or model.config._attn_implementation != VARIABLE_LENGTH:
+    if getattr(model, "is_causal_head", None) is None:
         return dict(batch)
     found = ("position_ids", "labels", "next_sentence_label")
     inputs: dict[str, Any] = {name: values for name, values in batch.items() if name not in found}
@@ -37,7 +37,9 @@ def prepared(model: Any, batch: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     begins = np.ones(positions.shape, np.bool_)
     begins[:, 1:] = np.diff(positions, axis=1) != 1
     # A row that begins at 0 and goes on by one is what the model takes a row for that it is told nothing of.
-    if begins[:, 1:].any() or positions[:, 0].any():
+    if model.config._attn_implementation != VARIABLE_LENGTH:
+        inputs["position_ids"] = batch["position_ids"]
+    elif begins[:, 1:].any() or positions[:, 0].any():
         inputs["position_ids"] = batch["position_ids"]
         inputs["attention_mask"] = _bounds(begins)
     if model.is_causal_head:

@@ -23,7 +23,7 @@ FIRST_STEP_TIMEOUT = timedelta(minutes=10)
 """How long a process may be silent before its first step is done, as it compiles the layers then."""
 
 # One process tokenises a corpus, or writes the report, while the others wait.
-_LONGEST_WAIT = timedelta(hours=2)
+_LONGEST_WAIT = timedelta(hours=24)
 _ROLL_CALL_SECONDS = 1.0
 _PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 
@@ -92,7 +92,11 @@ class Processes:
         torch.distributed.all_gather(everyones, padded, group=self._prompt)
         return [theirs[:count] for theirs, count in zip(everyones, counts, strict=True)]
 
-    def refuse_unlike(self, what: str, number: float, *, advice: str) -> None:
+    def count_like(self, numbers: Sequence[float]) -> int:
+        """Count the processes that give these very numbers, this one included."""
+        return int((self.gather(numbers) == torch.tensor(list(numbers), dtype=torch.float64)).all(dim=1).sum())
+
+    def refuse_unlike(self, what: str, number: int, *, advice: str) -> None:
         """Make sure that all processes have found the same number, each by itself.
 
         Raises:
@@ -100,7 +104,7 @@ class Processes:
         """
         everyones = self.gather([number])[:, 0].tolist()
         if len(set(everyones)) > 1:
-            listed = ", ".join(f"{each:g} on process {index}" for index, each in enumerate(everyones))
+            listed = ", ".join(f"{each:.0f} on process {index}" for index, each in enumerate(everyones))
             raise ValueError(f"{what} ({listed}) must be the same on all processes; {advice}.")
 
     def wait(self) -> None:
@@ -112,11 +116,16 @@ class Processes:
     def main_first(self) -> Iterator[None]:
         """Let the main process go through a block before the others do, for as long as it takes.
 
+        Then the first one of each other machine goes, whose files the rest of that machine may share, and then all.
+
         Raises:
             ProcessLostError: On the others, if the main one failed in the block; it says itself why.
         """
+        is_first_here = self.is_main or os.environ.get("LOCAL_RANK", "0") == "0"
         if not self.is_main and not self._told_by_main():
             raise ProcessLostError("process 0 must prepare the run before the others, and could not; see its message.")
+        if not is_first_here:
+            self.wait()
         is_through = False
         try:
             yield
@@ -124,6 +133,8 @@ class Processes:
         finally:
             if self.is_main:
                 self._told_by_main(is_through)
+        if is_first_here:
+            self.wait()
 
     def _told_by_main(self, value: bool = True) -> bool:
         """Give all processes what the main one says here, however long it takes to come here."""

@@ -91,7 +91,7 @@ def _format_seconds(value: float) -> str:
     return "".join([*parts, f"{int(seconds)}s" if seconds else ""])
 
 
-def progress(budget: Budget, step: float, *, tokens: float, seconds: float) -> float:
+def progress(budget: Budget, step: float, *, tokens: float, seconds: float, opening_seconds: float = 0.0) -> float:
     """Compute the share of the budget that is done, in [0, 1].
 
     Steps and tokens are functions of the global step, so these shares are the same in every run. Seconds are
@@ -103,9 +103,13 @@ def progress(budget: Budget, step: float, *, tokens: float, seconds: float) -> f
             neither the first nor the last step gets a rate of 0; and likewise half of its tokens.
         tokens: Tokens seen.
         seconds: Seconds of training, over all restarts.
+        opening_seconds: Those that count for nothing, fewer than a budget in seconds has.
     """
-    done = {"steps": step, "tokens": tokens, "seconds": seconds}[budget.kind]
-    return min(max(done / budget.value, 0.0), 1.0)
+    if budget.kind == "seconds":
+        done, whole = seconds - opening_seconds, budget.value - opening_seconds
+    else:
+        done, whole = {"steps": step, "tokens": tokens}[budget.kind], budget.value
+    return min(max(done / whole, 0.0), 1.0)
 
 
 def finished(budget: Budget, step: int, *, tokens: int, seconds: float) -> bool:

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.utils import LoggerType
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
 
 from hf_minilm.cli.main import main
 from hf_minilm.training import launch
@@ -106,6 +108,28 @@ def test_a_kernel_that_is_not_there_is_refused_before_anything_is_written(
     line = refusal(capsys, "--set", "training.vocabulary_loss=liger")
     assert f"training.vocabulary_loss (liger) must have {lacks}; " in line
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_loss_that_this_torch_does_not_have_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delattr(torch.nn.functional, "linear_cross_entropy", raising=False)
+    line = refusal(capsys, "--set", "training.vocabulary_loss=torch")
+    assert "training.vocabulary_loss (torch) must have a later torch; " in line
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_tokenizer_without_a_token_of_the_objective_is_refused_before_a_text_is_read_with_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = Tokenizer(models.WordLevel({"[UNK]": 0, "el": 1, "perro": 2}, unk_token="[UNK]"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]", pad_token="[UNK]")
+    tokenizer.save_pretrained(tmp_path / "words")
+    for objective, token in (("masked", "cls_token"), ("causal", "eos_token"), ("denoising", "eos_token")):
+        names = {"objective.name": objective, "tokenizer.folder": str(tmp_path / "words"), "output.folder": objective}
+        settings = [word for name, value in names.items() for word in ("--set", f"{name}={value}")]
+        line = refusal(capsys, *settings)
+        assert f"{token} of tokenizer.folder ({tmp_path / 'words'}) must exist for objective {objective}" in line
 
 
 def test_a_tracker_that_is_absent_or_none_is_refused_before_anything_is_written(

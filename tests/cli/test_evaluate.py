@@ -82,6 +82,8 @@ def test_what_is_replaced_is_said_before_it_is_and_only_if_it_held_another_suite
 def test_mistakes_are_found_before_the_model_is_opened(tmp_path, capsys):
     line = refusal(capsys, "./nowhere", "probes", f"--output={tmp_path}/missing/figures.json")
     assert line.endswith("missing/figures.json) must be in a folder that exists; make it first.")
+    line = refusal(capsys, "./nowhere", "probes", f"--output={tmp_path}")
+    assert line.endswith(f"--output ({tmp_path}) must be a file, and is a folder; name one in it.")
     assert "--length (64) must be read by a suite" in refusal(capsys, "./nowhere", "probes", "--length=64")
     assert "give --length a larger number" in refusal(capsys, "./nowhere", "heldout:a.txt", "--length=0")
     assert "language (xx) must be one of en" in refusal(capsys, "./nowhere", "spans:a.json", "--language=xx")

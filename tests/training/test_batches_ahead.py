@@ -166,6 +166,6 @@ def test_a_gpu_gets_what_the_cores_allow_and_a_cpu_none(monkeypatch: pytest.Monk
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     for cores, processes, expected in ((16, 1, 4), (16, 4, 3), (2, 1, 1), (1, 1, 0), (8, 8, 0)):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)))
-        assert resolve_batch_processes(None, gpu, num_processes=processes) == expected
-    assert resolve_batch_processes(None, cpu, num_processes=1) == 0
-    assert resolve_batch_processes(3, cpu, num_processes=1) == 3
+        assert resolve_batch_processes(None, gpu, num_sharing=processes) == expected
+    assert resolve_batch_processes(None, cpu, num_sharing=1) == 0
+    assert resolve_batch_processes(3, cpu, num_sharing=1) == 3

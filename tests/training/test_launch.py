@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -81,14 +83,41 @@ def test_a_gpu_without_the_kernel_for_unequal_lengths_has_sdpa(machine):
         MiniLMConfig(attention_dropout=0.1),
         MiniLMConfig(position_embedding="alibi"),
         MiniLMConfig(head_dim=20),
+        MiniLMConfig(head_dim=264),
         MiniLMConfig(cross_attention_hidden_size=8),
         MiniLMSeq2SeqConfig.preset("modern", "tiny"),
     ],
-    ids=["dropout", "bias", "odd head", "another text", "encoder-decoder"],
+    ids=["dropout", "bias", "odd head", "large head", "another text", "encoder-decoder"],
 )
 def test_what_the_kernel_on_cuda_does_not_know_is_left_to_sdpa(machine, config):
     machine(cuda=True)
     assert resolve_attention("auto", precision="bf16", row_length=128, config=config) == "sdpa"
+
+
+@pytest.mark.parametrize(("precision", "recent"), [("no", True), ("bf16", False)])
+def test_the_kernel_for_unequal_lengths_is_refused_on_a_gpu_where_it_cannot_compute(machine, precision, recent):
+    settings = {"precision": precision, "row_length": 128, "config": MiniLMConfig()}
+    machine(cuda=True, recent=recent)
+    with pytest.raises(ValueError, match=r"training.attention \(minilm_varlen\) must have training.precision bf16"):
+        resolve_attention("minilm_varlen", **settings)
+    machine()
+    assert resolve_attention("minilm_varlen", **settings) == "minilm_varlen"
+
+
+def test_a_gpu_that_accelerate_is_told_not_to_take_decides_nothing(machine, monkeypatch):
+    machine(cuda=True)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    assert resolve_precision("auto") == "fp32"
+    assert resolve_attention("auto", precision="bf16", row_length=128, config=MiniLMConfig()) == "eager"
+
+
+def test_only_the_main_process_needs_the_trackers(monkeypatch):
+    monkeypatch.setattr(launch, "get_available_trackers", list)
+    for rank, fails in (("0", True), ("1", False)):
+        monkeypatch.setenv("RANK", rank)
+        monkeypatch.setattr(launch, "Accelerator", lambda **_: SimpleNamespace(num_processes=1))
+        with pytest.raises(ValueError, match="must be installed") if fails else nullcontext():
+            launch.start_accelerator("fp32", trackers=("wandb",), folder="runs")
 
 
 def test_products_do_not_depend_on_where_their_numbers_lie():

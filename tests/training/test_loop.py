@@ -2,7 +2,9 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from safetensors.torch import load_file
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from hf_minilm.cli.main import main
+from hf_minilm.data.corpus import Corpus
 from hf_minilm.data.tokenizer import load_tokenizer, tokenizer_fingerprint
 from hf_minilm.data.world import World
 from hf_minilm.training import loop
@@ -90,7 +93,8 @@ def are_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -
 def test_a_step_that_is_not_finite_moves_nothing_and_is_counted(
     pretrain, poison, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: dict[str, Any], device: str, optimizer
 ) -> None:
-    assert torch.cuda.is_available() == (device == "cuda")
+    if torch.cuda.is_available() != (device == "cuda"):
+        pytest.skip(f"a run here is none on {device}")
     poison({3, 5}, **kind)
     assert pretrain("run", optimizer__name=optimizer) == 0
     folder = tmp_path / "run"
@@ -158,6 +162,64 @@ def test_another_model_tokenizer_or_seed_is_another_run_whatever_is_accepted(
     assert "must be new or hold this same run" in capsys.readouterr().err
 
 
+def test_a_run_whose_text_changed_goes_on_only_where_changes_are_accepted_and_keeps_both_fingerprints(
+    pretrain, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus, run = tmp_path / "stories.jsonl", tmp_path / "run"
+
+    def fingerprints() -> list[str]:
+        return json.loads((run / "corpus.json").read_text(encoding="utf-8"))["fingerprints"]
+
+    def interrupted() -> None:
+        (run / "report.txt").unlink()
+
+    assert pretrain("run") == 0
+    first = Corpus([str(corpus)]).fingerprint()
+    assert fingerprints() == [first]
+    interrupted()
+    corpus.rename(tmp_path / "other.jsonl")
+    corpus.write_bytes((tmp_path / "other.jsonl").read_bytes())
+    assert pretrain("run") == 0  # another file with the same bytes
+    interrupted()
+    corpus.write_text(f"{json.dumps({'text': 'El perro ladra.'})}\n{corpus.read_text()}", encoding="utf-8")
+    capsys.readouterr()
+    assert pretrain("run") == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("hf-minilm: ")]
+    assert "documents of data.corpus must be those that the run" in line
+    assert fingerprints() == [first]
+    assert pretrain("run", "--accept-changes") == 0
+    assert "changed: the documents of data.corpus" in capsys.readouterr().err
+    assert fingerprints() == [first, Corpus([str(corpus)]).fingerprint()]
+
+
+@pytest.mark.parametrize("has_files", [True, False])
+def test_a_run_of_a_version_that_divided_files_otherwise_goes_on_only_where_that_is_accepted(
+    pretrain, tmp_path: Path, has_files: bool
+) -> None:
+    settings = {} if has_files else {"data__corpus": "builtin:world", "data__world_documents": 60}
+    assert pretrain("run", **settings) == 0
+    for name in ("corpus.json", "report.txt"):
+        (tmp_path / "run" / name).unlink()
+    assert pretrain("run", **settings) == (2 if has_files else 0)
+    assert not (tmp_path / "run" / "corpus.json").exists()
+    if has_files:
+        assert pretrain("run", "--accept-changes", **settings) == 0
+        first, second = json.loads((tmp_path / "run" / "corpus.json").read_text())["fingerprints"]
+        assert first == "not kept by an earlier version"
+        assert second == Corpus([str(tmp_path / "stories.jsonl")]).fingerprint()
+
+
+def test_a_run_without_a_checkpoint_begins_anew_with_the_text_that_there_is(pretrain, tmp_path: Path) -> None:
+    assert pretrain("run") == 0
+    (tmp_path / "run" / "report.txt").unlink()
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    with (tmp_path / "stories.jsonl").open("a", encoding="utf-8") as corpus:
+        corpus.write(json.dumps({"text": "El perro ladra."}) + "\n")
+    assert pretrain("run") == 0
+    fingerprint = Corpus([str(tmp_path / "stories.jsonl")]).fingerprint()
+    assert json.loads((tmp_path / "run" / "corpus.json").read_text())["fingerprints"] == [fingerprint]
+
+
 def test_a_run_whose_model_an_earlier_version_built_otherwise_says_how_it_goes_on(
     pretrain, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -183,6 +245,25 @@ def test_the_rate_of_a_step_is_that_of_its_middle_in_steps_and_in_tokens(pretrai
     assert pretrain("run", training__budget=budget, **settings) == 0
     rates = [line["learning_rate"] for line in logged_lines(tmp_path / "run") if "learning_rate" in line]
     assert rates == pytest.approx([5e-3 * share for share in (1 / 8, 3 / 8, 5 / 8, 7 / 8, 7 / 8, 5 / 8, 3 / 8, 1 / 8)])
+
+
+def test_the_first_step_which_compiles_takes_nothing_of_a_schedule_in_time(
+    pretrain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, add_up_gradient = [0.0], loop.add_up_gradient
+
+    def slow(*arguments: Any, step: int, **options: Any) -> Any:
+        now[0] += 60.0 if step == 0 else 1.0
+        return add_up_gradient(*arguments, step=step, **options)
+
+    monkeypatch.setattr(loop, "add_up_gradient", slow)
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    settings = {"optimizer__warmup_share": 0.5, "optimizer__schedule": "linear", "training__save_every": "never"}
+    assert pretrain("run", training__budget="70s", **settings) == 0
+    rates = [line["learning_rate"] for line in logged_lines(tmp_path / "run") if "learning_rate" in line]
+    assert rates == pytest.approx([5e-3 * share for share in (0, 0, 0.2, 0.4, 0.6, 0.8, 1, 0.8, 0.6, 0.4, 0.2)])
+    (checkpoint,) = list_checkpoints(tmp_path / "run" / "checkpoints")
+    assert load_training_state(checkpoint).opening_seconds == 60.0
 
 
 def test_a_held_out_loss_that_is_no_number_is_never_the_best() -> None:

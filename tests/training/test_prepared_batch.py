@@ -58,6 +58,14 @@ def test_nothing_is_left_to_be_looked_for():
     assert inputs["next_sentence_label"].places.tolist() == [0, 5, 13, 22]
 
 
+def test_with_another_kernel_positions_stay_and_labels_need_not_be_looked_for():
+    batch = batch_for(MiniLMForCausalLM, draw_tokens(), PACKED)
+    inputs = prepared(make_model(MiniLMForCausalLM, attention="sdpa"), batch)
+    assert inputs.keys() == {"input_ids", "position_ids", "shift_labels"}
+    assert inputs["position_ids"] is batch["position_ids"]
+    assert isinstance(inputs["shift_labels"], Targets)
+
+
 def test_rows_of_one_sequence_need_neither_positions_nor_bounds():
     batch = batch_for(MiniLMForMaskedLM, draw_tokens(), WHOLE)
     model = make_model(MiniLMForMaskedLM, attention="minilm_varlen")

@@ -107,6 +107,29 @@ def test_the_main_process_goes_first_however_long_it_takes(tmp_path: Path) -> No
     assert run_together(results, 2, action) == {0: "True", 1: "True"}
 
 
+def test_the_first_process_of_each_machine_goes_before_its_others(tmp_path: Path, monkeypatch) -> None:
+    results, order = tmp_path / "results", tmp_path / "order"
+    results.mkdir()
+    order.touch()
+
+    def action(processes: Processes) -> None:
+        os.environ["LOCAL_RANK"] = str(processes.index % 2)  # two machines with two processes each
+        with processes.main_first():
+            time.sleep(0.1 * (processes.index % 2 == 0))
+            with order.open("a") as file:
+                file.write(f"{processes.index}\n")
+
+    assert run_together(results, 4, action) == dict.fromkeys(range(4), "None")
+    first, second, *others = map(int, order.read_text().split())
+    assert (first, second, sorted(others)) == (0, 2, [1, 3])
+
+
+def test_processes_with_the_same_numbers_are_counted(tmp_path: Path) -> None:
+    said = run_together(tmp_path, 3, lambda processes: processes.count_like([4, processes.index // 2]))
+    assert said == {0: "2", 1: "2", 2: "1"}
+    assert Processes().count_like([4, 0]) == 1
+
+
 def test_what_the_main_process_refuses_ends_the_others_at_once_without_its_block(tmp_path: Path) -> None:
     def action(processes: Processes) -> object:
         with processes.naming_the_missing(), processes.main_first():

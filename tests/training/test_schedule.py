@@ -125,6 +125,8 @@ def test_progress_counts_what_the_budget_counts_and_stops_at_1() -> None:
     assert progress(Budget.parse("1000tokens"), 10, **done) == 0.5
     assert progress(Budget.parse("2min"), 10, **done) == 0.25
     assert progress(Budget.parse("5steps"), 10, **done) == 1.0
+    assert progress(Budget.parse("2min"), 10, **done, opening_seconds=20.0) == 0.1
+    assert progress(Budget.parse("40steps"), 10, **done, opening_seconds=20.0) == 0.25
 
 
 def test_a_run_is_finished_exactly_when_its_budget_is_used() -> None:
