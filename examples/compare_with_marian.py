@@ -31,11 +31,14 @@ from transformers import (
 )
 
 import hf_minilm  # noqa: F401 -- registers the architecture
+from hf_minilm.evaluation.run_corpus import refuse_another_corpus
 from hf_minilm.evaluation.translation import TranslationScores, evaluate_translations
 from hf_minilm.training.launch import resolve_precision
 from hf_minilm.training.preparation import Data, prepare_data
 from hf_minilm.training.recipe import Recipe, load_recipe
 from hf_minilm.training.schedule import learning_rate_factor
+
+_RATE = 1e-3
 
 
 class Clock(TrainerCallback):
@@ -93,14 +96,16 @@ def training_pairs(data: Data, longest: int) -> Iterator[dict[str, Any]]:
             yield {**ids, "length": len(ids["input_ids"])}
 
 
-def train_marian(recipe: Recipe, data: Data, config: Any, *, seconds: float, folder: Path) -> MarianMTModel:
-    """Train for a time, as many pairs a step as the run had."""
+def train_marian(
+    recipe: Recipe, data: Data, config: Any, *, seconds: float, learning_rate: float, folder: Path
+) -> MarianMTModel:
+    """Train for a time with AdamW, as many pairs a step as the run had."""
     set_seed(recipe.training.seed)
     model, clock, settings = marian_like(config), Clock(seconds), recipe.optimizer
     figures = data.train.describe()
     optimizer = torch.optim.AdamW(
         model.parameters(),
-        lr=settings.learning_rate,
+        lr=learning_rate,
         betas=settings.betas,
         eps=settings.epsilon,
         weight_decay=settings.weight_decay,
@@ -147,6 +152,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of a finished run with objective pairs")
     parser.add_argument("--minutes", type=float, help="training of the other model; the run's own time without it")
+    parser.add_argument("--learning-rate", type=float, help=f"of the other model; the run's AdamW's, or {_RATE}")
     parser.add_argument("--translations", type=int, default=1000, help="most held-out sources to translate")
     arguments = parser.parse_args()
     recipe = load_recipe(arguments.run / "recipe.yaml")
@@ -155,12 +161,17 @@ def main() -> None:
         parser.error(f"--minutes must be given, as the run's budget ({budget}) is no time.")
     seconds = float(budget.value) if arguments.minutes is None else 60 * arguments.minutes
     data = prepare_data(recipe, arguments.run, quiet=True)
+    refuse_another_corpus(arguments.run, data.corpus.fingerprint())
     ours = AutoModelForSeq2SeqLM.from_pretrained(arguments.run / "model")
-    theirs = train_marian(recipe, data, ours.config, seconds=seconds, folder=arguments.run / "marian")
+    rate = recipe.optimizer.learning_rate if recipe.optimizer.name == "adamw" else _RATE  # Muon's is none for AdamW
+    rate = rate if arguments.learning_rate is None else arguments.learning_rate
+    training = {"seconds": seconds, "learning_rate": rate, "folder": arguments.run / "marian"}
+    theirs = train_marian(recipe, data, ours.config, **training)
     pairs = data.held_out_pairs(arguments.translations)
     tokenizer = AutoTokenizer.from_pretrained(arguments.run / "model")
     beams = (1, recipe.evaluation.num_beams)
     headings = " | ".join(f"chrF / BLEU / exact, beams: {number}" for number in beams)
+    print(f"Marian: {seconds:,.0f} s, AdamW at {rate:g}\n")
     print(f"| Model | Parameters | {headings} |\n|---|---|---|---|")
     for name, model in (("hf_minilm", ours), ("Marian", theirs)):
         scores, _ = evaluate_translations(model, tokenizer, pairs, beams=beams)

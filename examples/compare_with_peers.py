@@ -12,7 +12,9 @@ weights. Trainer trains it in one of two forms:
   the run's length cut from the joined documents as `run_mlm.py` and `run_clm.py` do, or on pairs of sentences;
 - `--tuned`: the run's rows a step and its arithmetic, AdamW at 1e-3 with betas 0.9 and 0.98, cosine with 5 % warm-up.
 
-Trainer's schedule needs a number of steps: those of a throw-away copy are timed before. Tokenising counts for nobody.
+The other model's learning rate follows the share of the time that is used, as the run's does; Trainer's own would need
+to know how many steps there will be. Tokenising counts for nobody. The run's time has its evaluations, checkpoints and
+compilation in it; the other model has none of these.
 
 Both then predict the same tokens of the same held-out rows, one sequence a row: masked ones from the same corrupted
 input with 15 % to predict, and in pairs of segments only where both models were trained on pairs. `--pairs` adds
@@ -66,18 +68,19 @@ from hf_minilm.data.world_probes import Probe
 from hf_minilm.evaluation.intervals import wilson_interval
 from hf_minilm.evaluation.language_model import evaluating, prediction_logits, predicts_next_token, summed_loss
 from hf_minilm.evaluation.minimal_pairs import PairAccuracy, minimal_pair_accuracy
+from hf_minilm.evaluation.run_corpus import refuse_another_corpus
+from hf_minilm.training.batches_ahead import resolve_batch_processes
 from hf_minilm.training.launch import resolve_precision
 from hf_minilm.training.preparation import Data, build_objective, model_class, prepare_data
 from hf_minilm.training.recipe import Recipe, load_recipe
+from hf_minilm.training.schedule import learning_rate_factor
 
 PEERS = {"bert": "masked", "bert-nsp": "masked", "modernbert": "masked", "gpt2": "causal", "llama": "causal"}
 """The models to compare with, and the objective of each."""
 SUFFIXES = (".txt", ".txt.gz")
-WARMUP_STEPS = 5
-TIMED_SECONDS = 10.0
 _CHARACTERS_AT_ONCE = 4_000_000
 _POSITIONS_AT_ONCE = 4096
-_LEAST_SHARE = 0.95  # of the time and of the steps, or the comparison is said not to be a fair one
+_MOST_STEPS = 10**8  # the clock ends a training before
 
 
 @dataclass(frozen=True)
@@ -109,12 +112,11 @@ class Form:
 
 @dataclass(frozen=True)
 class Trained:
-    """A model, and what its training was: steps, those of its schedule, tokens without padding, and seconds."""
+    """A model, and what its training was: steps, tokens without padding, and seconds."""
 
     name: str
     model: PreTrainedModel
     steps: int
-    planned_steps: int
     tokens: int
     seconds: float
 
@@ -146,7 +148,9 @@ def open_run(folder: Path, peer: str) -> Run:
         raise ValueError(f"--peer ({peer}) must be trained as the run is, whose objective is {objective}; {advice}.")
     facts = json.loads((folder / "report.json").read_text(encoding="utf-8"))["facts"]
     model = model_class(recipe).from_pretrained(folder / "model", dtype=torch.float32)
-    return Run(recipe, prepare_data(recipe, folder, quiet=True), model, facts)
+    data = prepare_data(recipe, folder, quiet=True)
+    refuse_another_corpus(folder, data.corpus.fingerprint())
+    return Run(recipe, data, model, facts)
 
 
 def training_rows(run: Run, peer: str) -> datasets.Dataset:
@@ -188,26 +192,27 @@ def portions(documents: Iterable[Document]) -> Iterator[list[Document]]:
 
 
 class Clock(TrainerCallback):
-    """Counts steps and time after a warm-up, and stops the training when the time is used."""
+    """Counts steps and time, and stops the training when the time is used."""
 
-    def __init__(self, seconds: float, *, device: torch.device, warmup_steps: int = 0) -> None:
-        self.limit, self.device, self.warmup_steps = seconds, device, warmup_steps
+    def __init__(self, limit: float, device: torch.device) -> None:
+        self.limit, self.device = limit, device
         self.start: float | None = None
         self.steps, self.seconds = 0, 0.0
 
+    @property
+    def progress(self) -> float:
+        """The share of the time that is used, in [0, 1]."""
+        return 0.0 if self.start is None else min((time.monotonic() - self.start) / self.limit, 1.0)
+
     def on_train_begin(self, *_: Any, **__: Any) -> None:
-        """Start the clock, where there is no warm-up."""
-        if self.warmup_steps == 0:
-            self._start()
+        """Start the clock."""
+        synchronise(self.device)
+        self.start = time.monotonic()
 
     def on_step_end(self, _: Any, state: TrainerState, control: TrainerControl, **__: Any) -> None:
-        """Start the clock after the warm-up, and ask for the end when the time is used."""
-        self.steps = state.global_step - self.warmup_steps
-        if self.start is None:
-            if self.steps == 0:
-                self._start()
-        elif time.monotonic() - self.start >= self.limit:
-            control.should_training_stop = True
+        """Ask for the end when the time is used."""
+        self.steps = state.global_step
+        control.should_training_stop = self.progress >= 1.0
 
     def on_train_end(self, *_: Any, **__: Any) -> None:
         """Stop the clock, once the device has done what it was told to."""
@@ -215,15 +220,28 @@ class Clock(TrainerCallback):
         assert self.start is not None
         self.seconds = time.monotonic() - self.start
 
-    def _start(self) -> None:
-        synchronise(self.device)
-        self.start = time.monotonic()
 
+class TimedTrainer(Trainer):
+    """Trainer whose learning rate follows a clock, as nobody knows how many steps there will be.
 
-class CountingTrainer(Trainer):
-    """Trainer that counts the tokens that are not padding, on the device, so that nothing waits for the number."""
+    It counts the tokens that are not padding, on the device, so that nothing waits for the number.
+    """
 
-    tokens: torch.Tensor | int = 0
+    def __init__(self, *, clock: Clock, **arguments: Any) -> None:
+        super().__init__(callbacks=[clock], **arguments)
+        self.clock = clock
+        self.tokens: torch.Tensor | int = 0
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:  # noqa: ARG002
+        """Make the schedule that the arguments name one of the share of time that is used."""
+        kind, warmup_share = self.args.lr_scheduler_type.value, self.args.warmup_steps
+
+        def factor(_: int) -> float:
+            shares = {"warmup_share": warmup_share, "decay_share": 0.0, "final_share": 0.0}
+            return learning_rate_factor(kind, self.clock.progress, **shares)
+
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, factor)
+        return self.lr_scheduler
 
     def training_step(self, model: nn.Module, inputs: Any, *arguments: Any, **options: Any) -> torch.Tensor:
         """Count, and make the step's gradient."""
@@ -232,25 +250,9 @@ class CountingTrainer(Trainer):
 
 
 def train_peer(run: Run, form: Form) -> Trained:
-    """Time some steps on a throw-away copy, and then train for a time."""
+    """Train a new model for a time."""
     say("tokenising the peer's examples")
     rows = training_rows(run, form.peer)
-    timed_seconds = min(TIMED_SECONDS, form.seconds / 10)
-    timed, _, _ = train_some_steps(run, form, rows, seconds=timed_seconds, warmup_steps=WARMUP_STEPS, steps=10**6)
-    planned = max(1, int(form.seconds * timed.steps / timed.seconds))
-    say(f"{1000 * timed.seconds / timed.steps:.0f} ms a step; training {planned:,} steps in {form.seconds:,.0f} s")
-    clock, model, tokens = train_some_steps(run, form, rows, seconds=form.seconds, steps=planned)
-    return Trained(type(model).__name__, model, clock.steps, planned, tokens, clock.seconds)
-
-
-def train_some_steps(
-    run: Run, form: Form, rows: datasets.Dataset, *, seconds: float, steps: int, warmup_steps: int = 0
-) -> tuple[Clock, PreTrainedModel, int]:
-    """Train a new model until its steps are done or the time is over, whichever comes first.
-
-    Returns:
-        The clock, which has counted what came after the warm-up; the model; and the tokens that it has seen.
-    """
     seed, tokenizer, config = run.recipe.training.seed, run.data.tokenizer, run.model.config
     set_seed(seed)
     model = build_architecture(
@@ -263,21 +265,22 @@ def train_some_steps(
         pad_token_id=tokenizer.pad_token_id,
     )
     masked = PEERS[form.peer] == "masked"
-    clock = Clock(seconds, device=device_of_training(), warmup_steps=warmup_steps)
+    clock = Clock(form.seconds, device_of_training())
+    say(f"training it for {form.seconds:,.0f} s")
     with tempfile.TemporaryDirectory() as folder:
-        trainer = CountingTrainer(
+        trainer = TimedTrainer(
+            clock=clock,
             model=model,
-            args=TrainingArguments(output_dir=folder, max_steps=steps, seed=seed, **trainer_arguments(run, form)),
+            args=TrainingArguments(output_dir=folder, max_steps=_MOST_STEPS, seed=seed, **trainer_arguments(run, form)),
             train_dataset=remove_what_is_not_taken(rows, model) if form.tuned else rows,
             data_collator=DataCollatorForLanguageModeling(
                 tokenizer, mlm=masked, mlm_probability=MASK_RATE if masked else None
             ),
             processing_class=tokenizer,
-            callbacks=[clock],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
-    return clock, model, int(trainer.tokens)
+    return Trained(type(model).__name__, model, clock.steps, int(trainer.tokens), clock.seconds)
 
 
 def trainer_arguments(run: Run, form: Form) -> dict[str, Any]:
@@ -302,7 +305,8 @@ def trainer_arguments(run: Run, form: Form) -> dict[str, Any]:
             "adam_beta2": 0.98,
             # The marks of special tokens would be removed, and the collator would find them again token by token.
             "remove_unused_columns": False,
-            "dataloader_num_workers": 2 if has_gpu else 0,
+            "dataloader_num_workers": resolve_batch_processes(None, device_of_training(), num_sharing=1),
+            "logging_nan_inf_filter": False,  # or a GPU would be waited for at every step
         }
         if form.peer == "bert-nsp":
             arguments["train_sampling_strategy"] = "group_by_length"
@@ -508,7 +512,7 @@ def result(trained: Trained, tokenizer: Any, sequences: Sequence[Batch], pairs: 
     """Measure a model, and give all that is known of it by name."""
     model = trained.model.to(device_of_training())
     cells = pair_accuracies(model, tokenizer, pairs) if pairs else ()
-    training = {name: getattr(trained, name) for name in ("steps", "planned_steps", "tokens", "seconds")}
+    training = {name: getattr(trained, name) for name in ("steps", "tokens", "seconds")}
     figures = ("number", "accuracy", "low", "high")
     return {
         "name": trained.name,
@@ -535,7 +539,7 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     sequences = separate_sequences(held_out_batches(run, arguments.peer), arguments.rows)
     seconds = facts["seconds"] if arguments.minutes is None else 60 * arguments.minutes
     say("measuring the run's model")
-    ours = Trained("hf_minilm", run.model, facts["steps"], facts["steps"], facts["tokens"], facts["seconds"])
+    ours = Trained("hf_minilm", run.model, facts["steps"], facts["tokens"], facts["seconds"])
     results = [result(ours, tokenizer, sequences, pairs)]
     form = Form(arguments.peer, arguments.tuned, seconds, arguments.learning_rate)
     theirs = train_peer(run, form)
@@ -581,11 +585,10 @@ def tables(compared: dict[str, Any]) -> str:
     ]
     for each in compared["models"]:
         training, held_out, macro = each["training"], each["held_out"], each["pairs_macro_accuracy"]
-        steps, planned = training["steps"], training["planned_steps"]
         cells = [
             each["name"],
             f"{each['parameters']:,}",
-            f"{steps:,}" if steps == planned else f"{steps:,} of {planned:,}",
+            f"{training['steps']:,}",
             f"{training['tokens']:,}",
             f"{training['seconds']:,.1f}",
             f"{held_out['nats_per_token']:.3f}",
@@ -596,12 +599,6 @@ def tables(compared: dict[str, Any]) -> str:
     ours, theirs = compared["models"]
     tokens, sequences = ours["held_out"]["tokens"], compared["held_out_sequences"]
     lines += ["", f"{tokens:,} predicted tokens of {sequences:,} held-out sequences"]
-    used = theirs["training"]
-    if min(used["steps"] / used["planned_steps"], used["seconds"] / compared["seconds"]) < _LEAST_SHARE:
-        lines.append(
-            f"{theirs['name']} did {used['steps']:,} of {used['planned_steps']:,} steps in {used['seconds']:,.1f} of "
-            f"{compared['seconds']:,.1f} s: its speed changed after it was timed. Repeat on a quiet machine."
-        )
     if ours["pairs"]:
         lines += ["", f"| Paradigm | Pairs | {ours['name']} | {theirs['name']} |", "|---|---|---|---|"]
     for own, other in zip(ours["pairs"], theirs["pairs"], strict=True):

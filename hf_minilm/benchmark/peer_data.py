@@ -28,7 +28,7 @@ def build_examples(
     """Make the examples of a peer, in random order, so that the first ones stand for all.
 
     Args:
-        data: `pairs`, `paragraphs` or `grouped`, see the functions below.
+        data: `pairs`, `filled_pairs`, `paragraphs` or `grouped`, see the functions below.
         documents: The corpus.
         tokenizer: The one of ours too.
         length: Most tokens of an example.
@@ -41,6 +41,8 @@ def build_examples(
     marks: dict[str, Any] = {"return_special_tokens_mask": objective != "causal"}
     if data == "pairs":
         columns = sentence_pairs(documents, tokenizer, length=length, **marks)
+    elif data == "filled_pairs":
+        columns = filled_pairs(documents, tokenizer, length=length, **marks)
     elif data == "paragraphs":
         columns = separate_paragraphs(paragraphs, tokenizer, length=length, **marks)
     else:
@@ -94,13 +96,74 @@ def sentence_pairs(
     return {**columns, "next_sentence_label": labels}
 
 
+def filled_pairs(
+    documents: Sequence[Document], tokenizer: PreTrainedTokenizerBase, *, length: int, **options: Any
+) -> Columns:
+    """Make pairs of segments of several sentences that fill a row together, as BERT's own script does.
+
+    The sentences that fill a row are parted at random between two of them. By a coin the second segment is what follows
+    (0), or what follows a random sentence of another document (1); then what was not used begins the next pair.
+    """
+    draw = random.Random(_SEED)
+    texts = [text for document in documents if (text := _measured_sentences(document, tokenizer))]
+    firsts, seconds, labels = [], [], []
+    for own, text in enumerate(texts):
+        start = 0
+        while start < len(text):
+            stop = _end_of_row(text, start, length)
+            if stop - start < 2:
+                start = stop
+                continue
+            middle = draw.randrange(start + 1, stop)
+            label = draw.randrange(2) if len(texts) > 1 else 0
+            firsts.append(_joined(text[start:middle]))
+            if label:
+                other = texts[(own + draw.randrange(1, len(texts))) % len(texts)]
+                begin = draw.randrange(len(other))
+                seconds.append(_joined(other[begin : _end_of_row(other, begin, length)]))
+            else:
+                seconds.append(_joined(text[middle:stop]))
+            labels.append(label)
+            start = middle if label else stop
+    columns = _tokenised(firsts, tokenizer, seconds, truncation="only_second", max_length=length, **options)
+    return {**columns, "next_sentence_label": labels}
+
+
+_Measured = list[tuple[str, int]]
+"""Sentences, each with its number of tokens."""
+
+
+def _measured_sentences(document: Document, tokenizer: PreTrainedTokenizerBase) -> _Measured:
+    sentences = list(_sentences(document))
+    ids = _tokenised(sentences, tokenizer, add_special_tokens=False)["input_ids"]
+    return list(zip(sentences, map(len, ids), strict=True))
+
+
+def _end_of_row(text: _Measured, start: int, length: int) -> int:
+    """Say where the sentences end that fill a row from one on; the last of them may be too long for it."""
+    tokens = 3  # [CLS] and two [SEP]
+    for stop, (_, size) in enumerate(text[start:], start + 1):
+        tokens += size
+        if tokens >= length:
+            return stop
+    return len(text)
+
+
+def _joined(text: _Measured) -> str:
+    return " ".join(sentence for sentence, _ in text)
+
+
 def _consecutive_sentences(documents: Iterable[Document]) -> Iterator[tuple[str, str]]:
     """Iterate over the sentences of each document two by two, each in one pair."""
     for document in documents:
-        sentences = (
-            paragraph[start:stop] for paragraph in document.paragraphs for start, stop in split_sentences(paragraph)
-        )
+        sentences = _sentences(document)
         yield from zip(sentences, sentences, strict=False)
+
+
+def _sentences(document: Document) -> Iterator[str]:
+    for paragraph in document.paragraphs:
+        for start, stop in split_sentences(paragraph):
+            yield paragraph[start:stop]
 
 
 def _tokenised(

@@ -2,8 +2,9 @@
 
 As its users run it: TrainingArguments' defaults, which are fp32, `adamw_torch_fused`, a random order and no workers.
 Tuned: bf16 where the device is fast at it, texts of similar length in a batch (`train_sampling_strategy`), the marks of
-special tokens kept for the collator, which otherwise finds them again token by token in Python, on a GPU two workers
-that make batches, and for ModernBERT its sparse prediction. What `--set-peer` adds comes on top.
+special tokens kept for the collator, which otherwise finds them again token by token in Python, on a GPU as many
+processes that make batches as ours has and no waiting for each step's loss, and for ModernBERT its sparse prediction.
+What `--set-peer` adds comes on top, as `torch_compile=true`.
 """
 
 import inspect
@@ -35,6 +36,7 @@ from transformers import (
 
 from ..data.tokenizer import load_tokenizer
 from ..model.configuration_minilm import SIZES
+from ..training.batches_ahead import resolve_batch_processes
 from .flops import matrix_work
 from .ours import LEARNING_RATE, MASK_RATE, USUAL_POSITIONS
 from .settings import trainer_arguments
@@ -43,7 +45,6 @@ from .work import EncodingWork, GenerationWork, Maker, TrainingWork
 from .working_folder import WorkingFolder
 
 _NO_ENDS: dict[str, Any] = {"bos_token_id": None, "eos_token_id": None}
-_WORKERS = 2
 
 Sizes = Mapping[str, Any]
 """Layers, width and heads, named as in `SIZES`."""
@@ -216,7 +217,8 @@ def training_arguments(work: TrainingWork, device: torch.device, output: Path) -
             "bf16": work.precision == "bf16",
             "optim": "adamw_torch_fused",
             "remove_unused_columns": False,
-            "dataloader_num_workers": _WORKERS if device.type == "cuda" else 0,
+            "dataloader_num_workers": resolve_batch_processes(None, device, num_sharing=1),
+            "logging_nan_inf_filter": False,
         }
         if work.data != "grouped":
             arguments["train_sampling_strategy"] = "group_by_length"

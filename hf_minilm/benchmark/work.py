@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 Maker = Literal["ours", "bert", "modernbert", "gpt2", "llama"]
 ObjectiveName = Literal["masked_next_sentence", "masked", "causal"]
-PeerData = Literal["pairs", "paragraphs", "grouped"]
+PeerData = Literal["pairs", "filled_pairs", "paragraphs", "grouped"]
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,34 @@ def test_half_of_the_pairs_are_consecutive_and_the_label_says_which(documents, t
     assert sum(pair in following for pair in others) < 0.1 * len(others)
 
 
+def test_filled_pairs_fill_their_rows_and_the_label_says_whether_one_text_goes_on(documents, tokenizer):
+    length = 48
+    examples = build_examples("filled_pairs", documents, tokenizer, length=length, objective="masked_next_sentence")
+    texts = [
+        tokenizer(" ".join(document.paragraphs), add_special_tokens=False)["input_ids"] + [-1] for document in documents
+    ]
+    everything = "".join(f" {token}" for text in texts for token in text) + " "
+    sizes = list(map(len, examples["input_ids"]))
+    assert max(sizes) == length
+    assert sum(sizes) > 0.9 * length * len(examples)
+    assert 0.3 < sum(examples["next_sentence_label"]) / len(examples) < 0.7
+    coincidences = 0
+    for ids, types, label in zip(
+        examples["input_ids"], examples["token_type_ids"], examples["next_sentence_label"], strict=True
+    ):
+        first, second = (
+            [token for token, side in zip(ids[1:-1], types[1:-1], strict=True) if side == wanted] for wanted in (0, 1)
+        )
+        first = first[:-1]  # [SEP]
+        assert first
+        assert second
+        goes_on = "".join(f" {token}" for token in first + second) + " " in everything
+        assert goes_on or label
+        coincidences += goes_on and label  # a few tokens at the end of a row may follow elsewhere
+        assert "".join(f" {token}" for token in second) + " " in everything
+    assert coincidences < 0.1 * len(examples)
+
+
 def test_the_collator_pads_pairs_to_the_longest_of_the_batch_with_a_label_each(documents, tokenizer):
     examples = build_examples("pairs", documents, tokenizer, length=64, objective="masked_next_sentence")
     batch = DataCollatorForLanguageModeling(tokenizer)([examples[index] for index in range(4)])

@@ -113,9 +113,9 @@ def test_a_peer_is_trained_for_a_time_and_both_models_are_measured_on_the_same_t
     }
     assert all(0 < each["held_out"]["nats_per_token"] < 9 for each in (ours, theirs))
     assert ours["training"]["steps"] == 3
-    assert 1 <= theirs["training"]["steps"] <= theirs["training"]["planned_steps"]
+    assert theirs["training"]["steps"] >= 1
     assert 0 < theirs["training"]["tokens"] <= theirs["training"]["steps"] * (4 if form else 8) * 96
-    assert theirs["training"]["seconds"] < 5
+    assert 1.2 <= theirs["training"]["seconds"] < 5
     for each in (ours, theirs):
         assert [(cell["paradigm"], cell["number"]) for cell in each["pairs"]] == [("number", 2), ("order", 2)]
         mean = sum(cell["accuracy"] for cell in each["pairs"]) / 2
