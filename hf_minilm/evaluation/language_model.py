@@ -27,7 +27,8 @@ class HeldOut:
     Attributes:
         nats_per_token: Mean loss of the predicted tokens.
         bits_per_byte: Loss of all predicted tokens in bits, divided by the bytes of their text: comparable between
-            tokenizers. None if the predicted tokens have no text.
+            vocabularies of one kind, as spaces are bytes of byte-level tokens and of no others (see `token_bytes`).
+            None if the predicted tokens have no text.
         num_tokens: Predicted tokens.
         next_sentence_loss: Mean loss of the next-sentence label, in nats; None without labelled pairs, as below.
         next_sentence_accuracy: Share of labels that the model gets right.

@@ -5,6 +5,7 @@
   in the form of Kauf and Ivanova 2023, "A better way to do masked language model scoring": with a token, those of the
   same word that follow it are masked too. Otherwise the end of a word would give its beginning away, and rare words
   that fall into many tokens would look likely. A word is what the tokenizer divides before it makes tokens of it.
+  An unknown token is not asked for: it stands for any text, and a model that was never to predict it finds it unlikely.
 - `hybrid`: the sum of both, for one set of weights that was trained for both (Charpentier and Samuel 2024, "GPT or
   BERT: why not both?").
 
@@ -144,7 +145,7 @@ class TextScorer:
                 logs[owner] += answer.tolist()
         fitting = set(asked)
         return [
-            TextScore(math.fsum(logs[place]), text.tokens, text.is_intact(self._tokenizer.unk_token_id))
+            TextScore(math.fsum(logs[place]), self._asked(text), text.is_intact(self._tokenizer.unk_token_id))
             if place in fitting
             else None
             for place, text in enumerate(encoded)
@@ -154,12 +155,18 @@ class TextScorer:
         # One more than the text's own tokens, for the begin token of a causal reading.
         return bool(text.tokens) and max(len(text.ids), len(text.tokens) + 1) <= self._longest
 
+    def _asked(self, text: _Text) -> tuple[int, ...]:
+        """Return the ids that a text's score is of."""
+        if self.scoring != "masked":
+            return text.tokens
+        return tuple(token for token in text.tokens if token != self._tokenizer.unk_token_id)
+
     def _masked(self, text: _Text) -> list[Query]:
-        """Ask for each token, masked with those of its word that follow it."""
+        """Ask for each known token, masked with those of its word that follow it."""
         mask = cast(int, self._tokenizer.mask_token_id)
         queries = []
         for place, word in enumerate(text.words):
-            if word is not None:
+            if word is not None and text.ids[place] != self._tokenizer.unk_token_id:
                 ids = [
                     mask if other == word and at >= place else token
                     for at, (token, other) in enumerate(zip(text.ids, text.words, strict=True))

@@ -112,6 +112,16 @@ def test_positions_that_begin_after_the_padding_tokens_are_not_counted(piece_tok
     assert scores[1] is None
 
 
+def test_an_unknown_word_is_read_and_not_asked_for(tiny_model, piece_tokenizer):
+    model = tiny_model(MiniLMForMaskedLM, piece_tokenizer)
+    ids = piece_tokenizer("a \u2603")["input_ids"]
+    assert ids[2] == piece_tokenizer.unk_token_id
+    (score,) = TextScorer(model, piece_tokenizer).score(["a \u2603"])
+    assert score.tokens == (ids[1],)
+    masked = [ids[0], piece_tokenizer.mask_token_id, *ids[2:]]
+    assert score.nats == pytest.approx(log_probability(model, masked, 1, ids[1]), abs=1e-5)
+
+
 def test_a_special_token_that_a_text_spells_out_is_text(tiny_model, piece_tokenizer):
     (score,) = TextScorer(tiny_model(MiniLMForMaskedLM, piece_tokenizer), piece_tokenizer).score(["a [MASK]"])
     assert piece_tokenizer.mask_token_id not in score.tokens
