@@ -9,8 +9,8 @@ windows that overlap by `--stride` tokens; a window that does not hold the whole
 is that of no answer. A span's score is the sum of its ends'; the best span of all windows answers, or none does if "no
 answer" scores higher and the training examples had such. This is Devlin et al. 2019, arXiv:1810.04805, section 4.3.
 
-Printed are SQuAD's exact match and F1 of words (Rajpurkar et al. 2016, arXiv:1606.05250), and the n best spans of the
-first held-out questions.
+Printed are SQuAD's exact match and F1 of words (Rajpurkar et al. 2016, arXiv:1606.05250), and the three best spans of
+the first held-out questions.
 """
 
 import argparse
