@@ -10,12 +10,12 @@ of texts of similar length. Its learning rate follows the same schedule. Both tr
 
 import argparse
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from compare_with_peers import Clock, device_of_training
 from fine_tune import run
 from transformers import (
     AutoModelForSeq2SeqLM,
@@ -25,8 +25,6 @@ from transformers import (
     MarianMTModel,
     Seq2SeqTrainer,
     Seq2SeqTrainingArguments,
-    TrainerCallback,
-    TrainerControl,
     set_seed,
 )
 
@@ -39,28 +37,6 @@ from hf_minilm.training.recipe import Recipe, load_recipe
 from hf_minilm.training.schedule import learning_rate_factor
 
 _RATE = 1e-3
-
-
-class Clock(TrainerCallback):
-    """Tells how much of the time is used, and stops the training when all of it is."""
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self.start: float | None = None
-
-    @property
-    def progress(self) -> float:
-        """The share of the time that is used, in [0, 1]."""
-        return 0.0 if self.start is None else min((time.monotonic() - self.start) / self.seconds, 1.0)
-
-    def on_train_begin(self, *_: Any, **__: Any) -> None:
-        """Start the clock."""
-        self.start = time.monotonic()
-
-    def on_step_end(self, _: Any, __: Any, control: TrainerControl, **___: Any) -> TrainerControl:
-        """Ask for the end when the time is used."""
-        control.should_training_stop = self.progress >= 1.0
-        return control
 
 
 def marian_like(config: Any) -> MarianMTModel:
@@ -101,7 +77,7 @@ def train_marian(
 ) -> MarianMTModel:
     """Train for a time with AdamW, as many pairs a step as the run had."""
     set_seed(recipe.training.seed)
-    model, clock, settings = marian_like(config), Clock(seconds), recipe.optimizer
+    model, clock, settings = marian_like(config), Clock(seconds, device_of_training()), recipe.optimizer
     figures = data.train.describe()
     optimizer = torch.optim.AdamW(
         model.parameters(),

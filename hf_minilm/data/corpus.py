@@ -370,8 +370,11 @@ def joint_hash(values: Iterable[str]) -> str:
 
 def falls_under(content: bytes, share: float) -> bool:
     """Whether the hash of some bytes falls under a share of all hashes."""
-    digest = hashlib.blake2b(content, digest_size=8).digest()
-    return int.from_bytes(digest, "little") < share * 2**64
+    return int.from_bytes(_short_hash(content), "little") < share * 2**64
+
+
+def _short_hash(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=8).digest()
 
 
 def _builtin(source: str, builtins: Sequence[str]) -> str:
@@ -474,7 +477,7 @@ class _Sides:
         # Two where that is not much: a next sentence may be one of another document.
         least = 2 if len(others) >= _ENOUGH_FOR_TWO else 1
         number = max(least, round((1 + len(others)) * share))
-        self._held_out = set(sorted(others, key=_place)[:number])
+        self._held_out = set(sorted(others, key=lambda text: _short_hash(text.encode()))[:number])
         self._trained = {first, *others} - self._held_out
         self._share = share
         self.are_both = bool(self._held_out) or any(document.is_cut for document in opening)
@@ -485,7 +488,3 @@ class _Sides:
         is_known = text in self._held_out or text in self._trained
         is_held_out = text in self._held_out if is_known else falls_under(text.encode(), self._share)
         return document if is_held_out == (split == "validation") else None
-
-
-def _place(text: str) -> bytes:
-    return hashlib.blake2b(text.encode(), digest_size=8).digest()

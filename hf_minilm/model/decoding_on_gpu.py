@@ -125,6 +125,7 @@ class RecordedStep:
         self.inputs = {} if types is None else {"token_type_ids": types[:, -1:].clone()}
         mask = model_kwargs.get("attention_mask")
         self.padding = None if mask is None or bool(mask.all()) else mask == 0  # [B, up to the next token]
+        self.is_recorded = can_record(device)
         self.graph: torch.cuda.CUDAGraph | None = None
         self.logits: torch.Tensor | None = None
 
@@ -137,7 +138,7 @@ class RecordedStep:
             self.room.grow(self.end)
             self.graph = None
         self.end += 1
-        if not can_record(self.tokens.device):
+        if not self.is_recorded:
             self._step()
         else:
             if self.graph is None:

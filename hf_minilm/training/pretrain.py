@@ -84,7 +84,8 @@ def pretrain(recipe: Recipe, *, accept_changes: bool = False) -> str:
 
     Args:
         recipe: What to do.
-        accept_changes: Whether to go on with a run whose recipe or corpus was another one; see `claim_folder`.
+        accept_changes: Whether to go on with a run whose recipe or corpus was another one; see `claim_folder` and
+            `claim_corpus`.
 
     Returns:
         The report, for a person to read; on processes other than the main one, nothing.
