@@ -6,14 +6,15 @@ import re
 import shlex
 from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 
 import torch
 
 from .. import __version__
 
 _PROCESSORS = Path("/proc/cpuinfo")
-_ABSOLUTE = re.compile(r"(^|[:=])([/~].*)$")
+_PLACE = re.compile(r"(?:^|(?<=[:=]))(?:[/~].*|[^:=/\\]*[/\\].*)$", re.DOTALL)
+"""What may be a path in a word of a command: all of it, or what follows `KIND:` or `--option=`."""
 
 
 def describe_versions() -> dict[str, str]:
@@ -54,6 +55,18 @@ def source_name(source: str) -> str:
     return path.name or source
 
 
+def reduce_path(text: str) -> str:
+    """Return the last part of a path that leads somewhere on this machine, and any other text as it is.
+
+    A relative path that does not climb says nothing about the machine.
+    """
+    windows = PureWindowsPath(text)
+    leads = PurePosixPath(text).is_absolute() or windows.drive or text.startswith(("~", "\\"))
+    if not leads and ".." not in windows.parts:
+        return text
+    return windows.name or "text"  # a Windows path is divided at both kinds of slash
+
+
 def describe_command(words: Sequence[str]) -> str:
-    """Return a command line in which an absolute path, or one that begins with ~, is its last part alone."""
-    return shlex.join(_ABSOLUTE.sub(lambda match: match[1] + source_name(match[2]), word) for word in words)
+    """Return a command line in which a path that leads somewhere on this machine is its last part alone."""
+    return shlex.join(_PLACE.sub(lambda match: reduce_path(match[0]), word) for word in words)

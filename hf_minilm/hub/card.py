@@ -11,7 +11,7 @@ from pathlib import Path
 from huggingface_hub import ModelCard, ModelCardData
 
 from ..conversion import expressible
-from ..evaluation.run_corpus import RECIPE_FILE
+from ..evaluation.run_corpus import RECIPE_FILE, keep_fingerprints
 from ..model.configuration_minilm import MiniLMConfig
 from ..model.configuration_minilm_seq2seq import MiniLMSeq2SeqConfig
 from ..training.recipe import describe_recipe
@@ -72,8 +72,9 @@ def describe(
     if record.recipe is not None:
         said = said.over(record.recipe.card)
         corpora = corpora_of(record.recipe)
-        languages = said.languages or known_languages(record.recipe)
-        said = Statements(said.license, said.data_license or known_license(corpora), languages, said.base_model)
+        if not record.num_earlier_texts:  # of which nothing is known, and so of no licence or language of them all
+            languages = said.languages or known_languages(record.recipe)
+            said = Statements(said.license, said.data_license or known_license(corpora), languages, said.base_model)
     place = repo_id or f"your-name/{record.name}"
     tag, measured = pipeline_tag(record), measurements(record)
     return Described(record, said, place, tag, corpora, measured, revision=revision, native=native_twins(record))
@@ -118,7 +119,7 @@ def _tags(record: Record) -> Iterator[str]:
 
 
 def save_card(described: Described, folder: Path, *, name: str = CARD_FILE) -> Path:
-    """Save a card, and beside it the picture of the losses and the recipe, of which it speaks.
+    """Save a card, and beside it the picture of the losses, the recipe and what is known of its text.
 
     Args:
         described: From `describe`.
@@ -138,6 +139,8 @@ def save_card(described: Described, folder: Path, *, name: str = CARD_FILE) -> P
         (folder / picture).write_bytes(record.curve.read_bytes())
     if record.recipe is not None:
         (folder / recipe).write_text(describe_recipe(published_recipe(record.recipe)), encoding="utf-8")
+    if record.fingerprints and name == CARD_FILE:
+        keep_fingerprints(folder, record.fingerprints)
     (folder / name).write_text(text, encoding="utf-8")
     return folder / name
 

@@ -2,17 +2,14 @@
 
 import itertools
 import json
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from safetensors import SafetensorError, safe_open
-
 from ..data.best_prediction import MASK
 from .corpora import describe_corpus, is_generated, language_names
-from .measurements import Measurement, escape
+from .measurements import Measurement, escape, notes_of
 from .privacy import published_recipe
-from .record import CURVE_FILE, Record, Statements
+from .record import CURVE_FILE, Record, Statements, parameters
 
 _KINDS = {
     "ForPreTraining": ("A masked language model", " with next-sentence prediction"),
@@ -76,7 +73,8 @@ def head(described: Described) -> Iterator[str]:
     start = f"made from `{described.statements.base_model}`" if described.statements.base_model else ""
     if described.corpora:
         text = ", ".join(describe_corpus(corpus) for corpus in described.corpora)
-        start = f"{start or 'trained from initial weights'} on {text}"
+        before = f", and {_earlier_texts(record)}" if record.num_earlier_texts else ""
+        start = f"{start or 'trained from initial weights'} on {text}{before}"
     languages = described.statements.languages
     spoken = f", in {language_names(languages)}" if languages else ""
     what, purpose = next(
@@ -84,7 +82,7 @@ def head(described: Described) -> Iterator[str]:
     )
     if record.recipe is not None and not purpose:
         purpose = _TASKS_OF_ENCODER_DECODERS.get(record.recipe.objective.name, "")
-    sentence = f"{what} of {_count(parameters(record))} parameters{purpose}"
+    sentence = f"{what} of {_count(parameters(record.model_folder))} parameters{purpose}"
     architecture = "that of hf_minilm, with attention and positional embeddings of its own"
     yield (
         f"{sentence}{', ' if start else ''}{start}{spoken}. Its architecture is {architecture}; the code lies beside "
@@ -95,19 +93,16 @@ def head(described: Described) -> Iterator[str]:
 def _loss_of_step(record: Record) -> Iterator[str]:
     for line in record.metrics:
         if line["step"] == record.step and "held_out_loss" in line:
-            yield f"> Its loss on held-out text is {line['held_out_loss']:.3g} nats per predicted token."
+            caveat = ", some of which may have been trained on," if record.num_earlier_texts else ""
+            yield f"> Its loss on held-out text{caveat} is {line['held_out_loss']:.3g} nats per predicted token."
 
 
-def parameters(record: Record) -> int:
-    """Count the numbers in the saved weights; tied ones are saved once."""
-    total = 0
-    for path in sorted(record.model_folder.glob("model*.safetensors")):
-        try:
-            with safe_open(path, framework="pt") as file:
-                total += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
-        except SafetensorError as error:
-            raise ValueError(f"weights ({path}) must be whole; save the model again ({error}).") from error
-    return total
+def _earlier_texts(record: Record) -> str:
+    """Name what the run was trained on before the recipe's text: it is known to differ, and no more."""
+    number = record.num_earlier_texts
+    others = "on another text or another part of it" if number == 1 else f"on {number} other texts or parts of it"
+    # Where a checkpoint stood among them is not kept.
+    return f"before that {others}" if record.step is None else f"perhaps {others}"
 
 
 def _count(number: int) -> str:
@@ -209,6 +204,8 @@ def _training_facts(described: Described) -> Iterator[tuple[str, str]]:
     not_stated = "not stated"
     if described.corpora:
         yield "Text", "; ".join(describe_corpus(corpus) for corpus in described.corpora)
+        if record.num_earlier_texts:
+            yield "Other text", f"{_earlier_texts(record)}, not named here"
         yield "Licence of the text", statements.data_license or not_stated
     elif statements.data_license:
         yield "Licence of the text", statements.data_license
@@ -222,10 +219,11 @@ def _training_facts(described: Described) -> Iterator[tuple[str, str]]:
         yield from _recipe_facts(record)
     if record.report is not None:
         facts = record.report["facts"]
-        minutes = facts["seconds"] / 60
+        minutes, together = facts["seconds"] / 60, ", all texts together" if record.num_earlier_texts else ""
         yield (
             "Amount",
-            f"{facts['steps']:,} steps, {facts['tokens']:,} tokens, {minutes:.1f} minutes on {facts['device']}",
+            f"{facts['steps']:,} steps, {facts['tokens']:,} tokens, {minutes:.1f} minutes on "
+            f"{facts['device']}{together}",
         )
         if facts.get("skipped"):
             yield "Steps left out", f"{facts['skipped']:,}, as a loss or gradient was not finite"
@@ -243,7 +241,7 @@ def _recipe_facts(record: Record) -> Iterator[tuple[str, str]]:
         "denoising": f"gaps that take {objective.noise_share:.0%} of a text",
     }[objective.name]
     yield "Predicts", what
-    rate = f"{recipe.optimizer.learning_rate:g}, {recipe.optimizer.schedule}"
+    rate = f"{recipe.optimizer.peak:g}, {recipe.optimizer.schedule}"
     yield "Optimizer", f"{recipe.optimizer.name}, learning rate {rate}"
     yield "Step", f"{recipe.training.batch_rows} rows of {recipe.data.sequence_length} tokens"
     yield "Seed", str(recipe.training.seed)
@@ -264,6 +262,9 @@ def evaluation(described: Described) -> Iterator[str]:
         yield "|---|---|---|---|---|"
         for measured in group:
             yield measured.row()
+        if notes := notes_of(described.record, suite):
+            yield ""
+            yield from (f"- {escape(note)}" for note in notes)
     command = (described.record.evaluation or {}).get("command")
     if command:
         yield ""
@@ -319,7 +320,7 @@ def _purpose(described: Described) -> str:
 
 def _limits(described: Described) -> Iterator[str]:
     record = described.record
-    if described.corpora and is_generated(described.corpora):
+    if described.corpora and is_generated(described.corpora) and not record.num_earlier_texts:
         yield (
             "Its text was generated, with a small lexicon and a fixed grammar: it is made for study and comparison, "
             "and knows nothing of the world or of other texts."
@@ -330,7 +331,9 @@ def _limits(described: Described) -> Iterator[str]:
             "learnt."
         )
     if record.recipe is not None:
-        yield f"It was trained on rows of {record.recipe.data.sequence_length} tokens; longer texts were not measured."
+        # The report measures rows as they were trained on; what evaluation.json measures is as long as was asked for.
+        unknown = "" if (record.evaluation or {}).get("results") else "; longer texts were not measured"
+        yield f"It was trained on rows of {record.recipe.data.sequence_length} tokens{unknown}."
     yield (
         "These figures say nothing of bias, of offensive outputs or of passages that it has by heart. Do not let it "
         "decide about people."
@@ -348,7 +351,7 @@ def reproduction(described: Described) -> Iterator[str]:
         entry = f"torchrun --standalone --nproc_per_node {record.processes} -m hf_minilm.cli.main"
     yield "## Train it again"
     yield ""
-    yield "`recipe.yaml` beside this card holds every setting:"
+    yield from _what_the_recipe_holds(record)
     yield ""
     yield "```bash"
     yield f"{entry} pretrain recipe.yaml"
@@ -360,3 +363,14 @@ def reproduction(described: Described) -> Iterator[str]:
     if recipe.training.budget.kind == "seconds":
         yield ""
         yield "Its budget is a time, so that a faster or slower machine takes more or fewer steps."
+
+
+def _what_the_recipe_holds(record: Record) -> Iterator[str]:
+    if not record.num_earlier_texts:
+        yield "`recipe.yaml` beside this card holds every setting:"
+        return
+    yield (
+        "This model cannot be trained again from what lies here: `recipe.yaml` beside this card holds the settings "
+        f"that it was saved with, and it was trained {_earlier_texts(record)}, too. From initial weights, on the text "
+        "of that recipe alone, this trains another one:"
+    )

@@ -3,24 +3,33 @@
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
-from ..evaluation.run_corpus import RECIPE_FILE
+from ..evaluation.evaluation_result import EVALUATION_FILE
+from ..evaluation.run_corpus import CORPUS_FILE, RECIPE_FILE
 from .card import save_card
 from .card_sections import Described
 from .privacy import published_report
-from .record import CARD_FILE, CURVE_FILE, EVALUATION_FILE, Record
+from .record import CARD_FILE, CURVE_FILE, Record
 
 WEIGHTS = r"model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json"
 _TRAVELS = re.compile(
     rf"{WEIGHTS}|(generation_)?config\.json|[a-z_0-9]+\.py"
     r"|tokenizer\.json|tokenizer_config\.json|special_tokens_map\.json|added_tokens\.json"
     r"|vocab\.(txt|json)|merges\.txt|[\w.]+\.model|chat_template\.jinja"
+    r"|modules\.json|config_sentence_transformers\.json|sentence_bert_config\.json"
 )
 """Files of a model's folder that are uploaded. What trained it stays: optimizer, manifest, arguments and logs."""
+_MODULE = re.compile(r"\d+_[A-Za-z]+")
+"""Folders of sentence-transformers' modules without weights, as `1_Pooling`."""
+_MODULE_FILE = "config.json"
+_REWRITTEN = (CARD_FILE, CURVE_FILE, RECIPE_FILE, CORPUS_FILE, "report.json", EVALUATION_FILE)
+"""Files that may lie beside the model and are written anew."""
 WRITTEN = (
     *("model.safetensors", "model-[0-9]*-of-[0-9]*.safetensors", "model.safetensors.index.json"),
-    *(RECIPE_FILE, "report.json", EVALUATION_FILE, CURVE_FILE),
+    *("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json", f"[0-9]*_*/{_MODULE_FILE}"),
+    *(RECIPE_FILE, CORPUS_FILE, "report.json", EVALUATION_FILE, CURVE_FILE),
 )
 """Patterns of the files that an earlier upload may have left, and that a later one replaces or removes."""
 
@@ -44,16 +53,28 @@ def write_folder(described: Described, folder: Path) -> list[str]:
         raise ValueError(f"folder ({folder}) must be new or empty; choose another one.")
     folder.mkdir(parents=True, exist_ok=True)
     left_out = []
-    for path in sorted(record.model_folder.iterdir()):
-        if path.is_file() and _TRAVELS.fullmatch(path.name):
-            shutil.copyfile(path, folder / path.name)
-        elif path.name not in (CARD_FILE, CURVE_FILE, RECIPE_FILE, "report.json", EVALUATION_FILE):
-            left_out.append(path.name)
+    for path in _files_and_folders(record.model_folder):
+        name = path.relative_to(record.model_folder).as_posix()
+        is_of_a_module = path.parent != record.model_folder and path.name == _MODULE_FILE
+        if path.is_file() and (is_of_a_module or _TRAVELS.fullmatch(name)):
+            (folder / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, folder / name)
+        elif name not in _REWRITTEN:
+            left_out.append(name)
     for name, content in (("report.json", published_report(record)), (EVALUATION_FILE, record.evaluation)):
         if content is not None:
             (folder / name).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     save_card(described, folder)
     return left_out
+
+
+def _files_and_folders(folder: Path) -> Iterator[Path]:
+    """Yield what lies in a model's folder, and what lies in the folders of its modules in place of these."""
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and _MODULE.fullmatch(path.name):
+            yield from sorted(path.iterdir())
+        else:
+            yield path
 
 
 def _check_complete(record: Record) -> None:

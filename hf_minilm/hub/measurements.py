@@ -2,16 +2,21 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from huggingface_hub import EvalResult
 
+from ..data.world_probes import PHENOMENA
 from ..evaluation.intervals import wilson_interval
+from ..training.recipe import Recipe
 from .corpora import corpora_of, dataset_names
 from .record import Record
 
 _PAIRS = "minimal pairs: the right word over the wrong one, by what stands between"
+_FEATURES = {1: "number", 2: "gender"}
+"""What decides the answer of a probe, as `world_probes.Phenomenon` numbers it."""
+_PERHAPS_TRAINED_ON = "some of it may have been trained on"
 _NAMES = {"bits_per_byte": "bits per byte", "chrf": "chrF", "bleu": "BLEU", "exact_match": "exact match"}
 
 
@@ -88,9 +93,26 @@ def _of_report(record: Record) -> Iterator[Measurement]:
         return
     corpora = corpora_of(record.recipe)
     dataset = next(dataset_names(corpora), corpora[0])
-    where = {"suite": f"{', '.join(corpora)} ({record.recipe.data.validation_share:.0%} held out)", "dataset": dataset}
-    yield from _losses(record.report, where)
-    for probe in record.report.get("probes", ()):
+    # What is held out of the last text may have been in an earlier one.
+    when, caveat = (" at the end", _PERHAPS_TRAINED_ON) if record.num_earlier_texts else ("", "")
+    held_out = f"{record.recipe.data.validation_share:.0%} held out{when}"
+    where = {"suite": f"{', '.join(corpora)} ({held_out})", "dataset": dataset}
+    for measured in (*_losses(record.report, where, masked=_masked(record.recipe)), *_scores(record.report, where)):
+        yield replace(measured, note=_joined(measured.note, caveat))
+    yield from _probes(record.report)
+
+
+def _masked(recipe: Recipe) -> str:
+    """Name the share of tokens that is hidden, as the loss depends on it; nothing is hidden from other models."""
+    return f"{100 * recipe.objective.mask_rate:g} % masked" if recipe.objective.name == "masked" else ""
+
+
+def _joined(*notes: str) -> str:
+    return "; ".join(note for note in notes if note)
+
+
+def _probes(report: Mapping[str, Any]) -> Iterator[Measurement]:
+    for probe in report.get("probes", ()):
         yield Measurement(
             suite=_PAIRS,
             dataset="minimal_pairs",
@@ -102,27 +124,37 @@ def _of_report(record: Record) -> Iterator[Measurement]:
             number=probe["number"],
             counted="pairs",
             is_share=True,
-            note="chance 50 %",
+            note=_describe_probe(probe["phenomenon"]),
         )
-    for score in record.report.get("scores", ()):
-        yield from _translations(score, where)
 
 
-def _losses(report: Mapping[str, Any], where: Mapping[str, str]) -> Iterator[Measurement]:
+def _describe_probe(name: str) -> str:
+    """Say in a few words what a kind of probe asks, and how often a guess is right; nothing of one not known here."""
+    kind = PHENOMENA.get(name)
+    if kind is None:
+        return ""
+    asked = "" if kind.feature is None else f"{_FEATURES[kind.feature]} of the {kind.role}"
+    asked = asked or f"{' or '.join(kind.answers)} {kind.role}"
+    return f"{asked}; chance {100 / len(kind.answers):g} %"
+
+
+def _losses(report: Mapping[str, Any], where: Mapping[str, str], *, masked: str) -> Iterator[Measurement]:
     held_out, floor = report["held_out"], report.get("floor")
     tokens: dict[str, Any] = {**where, "number": held_out["num_tokens"], "counted": "tokens"}
     note = f"least possible {floor:.3f}" if isinstance(floor, float) else ""
-    name = "loss, nats per predicted token"
+    end = f", {masked}" if masked else ""
+    name = f"loss, nats per predicted token{end}"
     yield Measurement(**tokens, metric="loss", name=name, value=held_out["nats_per_token"], note=note)
     if held_out.get("bits_per_byte") is not None:
-        yield Measurement(**tokens, metric="bits_per_byte", name="bits per byte", value=held_out["bits_per_byte"])
+        bits = held_out["bits_per_byte"]
+        yield Measurement(**tokens, metric="bits_per_byte", name=f"bits per byte{end}", value=bits)
     if held_out.get("next_sentence_accuracy") is not None:
         yield _share(
             held_out["next_sentence_accuracy"],
             held_out["num_sequences"],
             "next sentence right",
             {**where, "metric": "accuracy", "config": "next_sentence", "counted": "pairs"},
-            note=f"always the commoner answer {held_out['next_sentence_majority']:.1%}",
+            note=_joined(masked, f"always the commoner answer {held_out['next_sentence_majority']:.1%}"),
         )
     if isinstance(floor, Mapping):
         yield Measurement(
@@ -138,6 +170,11 @@ def _losses(report: Mapping[str, Any], where: Mapping[str, str]) -> Iterator[Mea
 def _share(value: float, number: int, name: str, kind: Mapping[str, Any], *, note: str = "") -> Measurement:
     interval = wilson_interval(value * number, number)
     return Measurement(**kind, name=name, value=value, number=number, interval=interval, is_share=True, note=note)
+
+
+def _scores(report: Mapping[str, Any], where: Mapping[str, str]) -> Iterator[Measurement]:
+    for score in report.get("scores", ()):
+        yield from _translations(score, where)
 
 
 def _translations(score: Mapping[str, Any], where: Mapping[str, str]) -> Iterator[Measurement]:
@@ -172,4 +209,11 @@ def _of_evaluation(record: Record) -> Iterator[Measurement]:
                 number=cell["n"],
                 counted=cell.get("counted", "cases"),
                 is_share=cell.get("unit") == "share",
+                note=_describe_probe(metric) if suite.split(":")[0] == "probes" else "",
             )
+
+
+def notes_of(record: Record, suite: str) -> tuple[str, ...]:
+    """Return how a suite of `evaluation.json` was measured and what was left out, each sentence once."""
+    said = (record.evaluation or {}).get("suites", {}).get(suite, {})
+    return tuple(dict.fromkeys(said.get("notes", ())))

@@ -8,11 +8,12 @@ import json
 import re
 import socket
 from collections.abc import Callable, Iterator
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub import get_token
 
+from ..evaluation.provenance import reduce_path
 from ..training.recipe import Recipe, recipe_from_dict, recipe_to_dict
 from .record import Record
 
@@ -30,18 +31,6 @@ _QUOTES_OF_THE_CORPUS = ("filled", "texts", "translations")
 _SAFETENSORS_PREFIX = 8  # bytes: the header's length, little-endian
 
 
-def reduce_path(text: str) -> str:
-    """Return the last part of a path that leads somewhere on this machine, and any other text as it is.
-
-    A relative path that does not climb says nothing about the machine.
-    """
-    windows = PureWindowsPath(text)
-    leads = PurePosixPath(text).is_absolute() or windows.drive or text.startswith(("~", "\\"))
-    if not leads and ".." not in windows.parts:
-        return text
-    return windows.name or "text"  # a Windows path is divided at both kinds of slash
-
-
 def published_recipe(recipe: Recipe) -> Recipe:
     """Return the recipe with every path that leads somewhere on this machine reduced to its last part."""
     tree: dict[str, Any] = _each_text(recipe_to_dict(recipe), reduce_path)
@@ -55,7 +44,8 @@ def published_report(record: Record) -> dict[str, Any] | None:
         return None
     report = dict(record.report)
     report["model_folder"] = reduce_path(report["model_folder"])
-    report["facts"] = {**report["facts"], "corpus": ", ".join(published_recipe(record.recipe).corpora)}
+    among = f" (the last of {len(record.fingerprints)} texts)" if record.num_earlier_texts else ""
+    report["facts"] = {**report["facts"], "corpus": ", ".join(published_recipe(record.recipe).corpora) + among}
     if report.get("better") is not None:
         report["better"] = {**report["better"], "folder": reduce_path(report["better"]["folder"])}
     if not record.is_built_in:

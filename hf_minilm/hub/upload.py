@@ -21,6 +21,9 @@ from pathlib import Path
 import torch
 from huggingface_hub import HfApi, ModelCard, constants, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalTokenNotFoundError
+from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils._paths import filter_repo_objects
+from huggingface_hub.utils.sha import git_hash, sha_fileobj
 
 from ..conversion.opening import unreadable_is_one_line
 from .card import describe
@@ -155,7 +158,8 @@ def _write(plan: Plan, folder: Path) -> list[_Revision]:
         left_out = write_folder(described, place)
         refuse_secrets(place, machine_paths=_machine_paths(record))
         ModelCard.load(place / CARD_FILE)
-        _say(f"{branch}: {sum(1 for _ in place.iterdir())} files; left out: {', '.join(left_out) or 'nothing'}")
+        number = sum(path.is_file() for path in place.rglob("*"))
+        _say(f"{branch}: {number} files; left out: {', '.join(left_out) or 'nothing'}")
         if is_main:
             _note_unsaid(described)
         revisions.append(_Revision(branch, place, example(described), _outputs_here(place)))
@@ -181,6 +185,8 @@ def _note_unsaid(described: Described) -> None:
         "--data-license": statements.data_license,
         "--language": statements.languages,
     }
+    if described.record.recipe is None:  # a run's recipe says that it began with initial weights
+        unsaid["--base-model"] = statements.base_model
     options = [option for option, value in unsaid.items() if not value]
     if options:
         _say(f"the card leaves unsaid what {', '.join(options)} would say")
@@ -236,6 +242,8 @@ def _upload(api: HfApi, plan: Plan, revisions: Sequence[_Revision]) -> list[str]
     """Upload each revision's folder to its branch, and return the commits."""
     ModelCard.load(revisions[0].folder / CARD_FILE).validate()
     api.create_repo(plan.repo_id, private=True, exist_ok=True)
+    if plan.tag is not None:
+        _refuse_to_move(api, plan, revisions[0].folder)
     commits = []
     for revision in revisions:
         if revision.branch != constants.DEFAULT_REVISION:
@@ -252,6 +260,40 @@ def _upload(api: HfApi, plan: Plan, revisions: Sequence[_Revision]) -> list[str]
     if plan.tag is not None and not _is_tagged(api, plan, commits[0]):
         api.create_tag(plan.repo_id, tag=plan.tag, revision=commits[0])
     return commits
+
+
+def _refuse_to_move(api: HfApi, plan: Plan, folder: Path) -> None:
+    """Make sure, before anything is committed, that the upload of a folder adds no commit after the tagged one.
+
+    A push that was cut off after its tag was made goes on, as it changes nothing.
+
+    Raises:
+        ValueError: If the newest commit has the tag already, and the folder differs from it.
+    """
+    newest = api.repo_info(plan.repo_id).sha
+    if newest is None or not _is_tagged(api, plan, newest):
+        return
+    tree = api.list_repo_tree(plan.repo_id, recursive=True, revision=newest)
+    there = {each.path: each for each in tree if isinstance(each, RepoFile)}
+    here = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    gone = set(filter_repo_objects(there, allow_patterns=list(WRITTEN))) - here.keys()
+    changed = (name for name, path in here.items() if name not in there or _differs(path, there[name]))
+    name = next(iter(sorted(gone)), None) or next(changed, None)
+    if name is not None:
+        raise ValueError(
+            f"tag ({plan.tag}) must be new, and names commit {newest[:12]}, which differs in {name}; choose another "
+            "one."
+        )
+
+
+def _differs(path: Path, there: RepoFile) -> bool:
+    """Compare a file with one of the Hub, which knows large ones by SHA-256 and the others as git does."""
+    if there.lfs is None:
+        return git_hash(path.read_bytes()) != there.blob_id
+    if path.stat().st_size != there.size:
+        return True
+    with path.open("rb") as file:
+        return sha_fileobj(file).hex() != there.lfs.sha256
 
 
 def _is_tagged(api: HfApi, plan: Plan, commit: str | None) -> bool:

@@ -80,6 +80,16 @@ def test_a_folder_that_holds_no_model_of_this_package_is_refused(
     assert "must be finished, and has no model/" in refused(tmp_path)
 
 
+def test_of_a_folder_that_holds_checkpoints_the_newest_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for step, file in ((9, "config.json"), (10, "config.json"), (11, "adapter_config.json")):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / file).write_text("{}", encoding="utf-8")
+    line = refusal(capsys, "push", str(tmp_path), "ana/mine", "--dry-run", "out")
+    assert line.endswith(f"recipe.yaml and model/; give its newest checkpoint, {tmp_path / 'checkpoint-10'}.")
+
+
 @pytest.mark.parametrize(
     ("option", "value", "expected"),
     [

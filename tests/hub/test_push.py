@@ -64,6 +64,7 @@ def pushes(account: WritableHub, trained_run: Path, tmp_path_factory: pytest.Tem
     account.fails = lambda request: "/storage/" in request.target and next(times) == 0
     asked_for: dict[str, tuple[list[str], str | None]] = {
         "stories": (["ana/stories", *PUSHED], TOKEN),
+        "changed": (["ana/stories", "--tag", "v1", "--license", "mit"], TOKEN),
         "wrong token": (["ana/new"], "hf_wrong"),
         "no token": (["ana/new"], None),
         "not mine": (["eva/new"], TOKEN),
@@ -89,6 +90,17 @@ def test_weights_are_sent_again_where_the_hub_failed_and_no_others(
     # The finished model is the state of the last checkpoint, and is sent once for both.
     assert [status for _, status in sent] == [500, 200, 200]
     assert sent[0][0] == sent[1][0] != sent[2][0]
+
+
+def test_a_tag_that_names_the_newest_commit_keeps_that_one_the_newest(
+    account: WritableHub, pushes: dict[str, Finished]
+) -> None:
+    repository = account.repositories["models", "ana/stories"]
+    newest = repository.branches["main"]
+    line = refusal(pushes["changed"])
+    assert f"tag (v1) must be new, and names commit {newest[:12]}, which differs in README.md; choose another" in line
+    assert repository.tags == {"v1": newest}
+    assert [each.title for each in repository.commits].count("Push stories with hf_minilm") == 1
 
 
 @pytest.mark.slow
@@ -238,6 +250,7 @@ def test_a_tag_that_names_another_commit_and_a_strange_licence_are_one_line(
     account: WritableHub, trained_run: Path, tmp_path: Path
 ) -> None:
     assert push(account, tmp_path, trained_run, "ana/tagged", "--tag", "v1").returncode == 0
+    assert push(account, tmp_path, trained_run, "ana/tagged", "--license", "apache-2.0").returncode == 0
     line = refusal(push(account, tmp_path, trained_run, "ana/tagged", "--tag", "v1", "--license", "mit"))
     assert "tag (v1) must be new" in line
     line = refusal(push(account, tmp_path, trained_run, "ana/odd", "--license", "my-own"))
@@ -263,7 +276,7 @@ def test_a_dry_run_writes_the_folder_and_asks_no_hub(
     said = capsys.readouterr()
     assert said.out.strip() == str(folder)
     assert "main: opened from the folder without hf_minilm, through" in said.err
-    assert "the card leaves unsaid what --license, --data-license, --language would say" in said.err
+    assert "the card leaves unsaid what --license, --data-license, --language, --base-model would say" in said.err
     assert {"README.md", "model.safetensors", "modeling_minilm_seq2seq.py", "tokenizer.json"} <= {
         path.name for path in folder.iterdir()
     }
