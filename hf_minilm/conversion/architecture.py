@@ -1,5 +1,6 @@
 """What a native architecture is, said once and read in both directions: fields, heads and tensors under both names."""
 
+import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,9 @@ CARRIED = ("pad_token_id", "bos_token_id", "eos_token_id", "tie_word_embeddings"
 
 LABELS = ("id2label", "label2id", "problem_type")
 """Fields of every configuration that classifiers read."""
+
+ACTIVATIONS = ("sentence_transformers", "sbert_ce_default_activation_function")
+"""What sentence-transformers reads of a cross-encoder's configuration, which declares neither: the newer one first."""
 
 WHOLE_MODELS = ("MiniLMModel", "MiniLMSeq2SeqModel")
 """Our classes without a head, whose tensors' names have no prefix."""
@@ -186,8 +190,10 @@ _NARROWER = {"MiniLMForPreTraining": ("MiniLMForMaskedLM",)}
 
 
 def labels_of(config: PreTrainedConfig) -> dict[str, Any]:
-    """Give what a configuration says of its labels."""
-    return {name: getattr(config, name) for name in LABELS}
+    """Give what a configuration says of its labels, and of the activation that their scores go through elsewhere."""
+    activations = {name: copy.deepcopy(getattr(config, name, None)) for name in ACTIVATIONS}
+    given = {name: value for name, value in activations.items() if value is not None}
+    return {name: getattr(config, name) for name in LABELS} | given
 
 
 def _nested(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from .obstacles import TRAINING_FIELDS, export_obstacles, import_obstacles, only
 from .opening import open_config, open_native, open_tokenizer, open_weights
 from .proof import Proof, in_float32, prove, weights_and_buffers
 from .registry import ARCHITECTURES, architecture_named
-from .tensors import built_empty, make_own, own_names, refuse_tensors, translate, untie
+from .sentence_modules import read_beside, refuse_foreign_activation
+from .tensors import built_empty, carry_over, make_own, own_names, refuse_tensors, untie
 
 OUR_MODEL_TYPES = ("hf_minilm", "hf_minilm_seq2seq")
 
@@ -35,6 +36,7 @@ class Converted:
         dropped: What has no counterpart and is gone, in words.
         proof: How far apart the two models were.
         head: The pair of classes.
+        beside: What sentence-transformers keeps beside it, by file.
     """
 
     model: PreTrainedModel
@@ -45,6 +47,7 @@ class Converted:
     dropped: list[str]
     proof: Proof
     head: Head
+    beside: dict[str, Any]
 
     def to_json(self) -> dict[str, Any]:
         """Give what `conversion.json` says."""
@@ -56,6 +59,7 @@ class Converted:
             "dtype_of_weights": str(self.model.dtype).removeprefix("torch."),
             "parameters": self.model.num_parameters(),
             "dropped": self.dropped,
+            "kept_of_sentence_transformers": list(self.beside),
             "proof": self.proof.to_json(),
             "versions": {
                 "hf_minilm": hf_minilm.__version__,
@@ -69,6 +73,8 @@ class Converted:
         dtype = str(self.model.dtype).removeprefix("torch.")
         yield f"{self.source} -> {self.target}, {self.model.num_parameters():,} parameters, weights in {dtype}"
         yield from (f"dropped: {what}" for what in self.dropped)
+        if self.beside:
+            yield f"kept of sentence-transformers: {', '.join(self.beside)}"
         yield from self.proof.to_text()
 
 
@@ -93,6 +99,7 @@ def from_native(model: PreTrainedModel | str | Path, *, revision: str | None = N
     named = architecture.head_of_native(native_class)
     head = named or architecture.heads[-1]
     refuse(import_obstacles(config, architecture, head), name=name, target="hf_minilm")
+    beside, unknown = _beside(model, config, revision=revision)
     our_config = architecture.to_our_config(config)
     dropped = only_training(config, architecture.to_native_config(our_config), architecture.training)
     tokenizer = None
@@ -111,9 +118,10 @@ def from_native(model: PreTrainedModel | str | Path, *, revision: str | None = N
         source=f"{architecture.name} ({head.native})",
         target=f"hf_minilm ({head.ours})",
         name=name,
-        dropped=[*_dropped_tensors(extra, head.ours), *dropped],
+        dropped=[*_dropped_tensors(extra, head.ours), *dropped, *unknown],
         proof=proof,
         head=head,
+        beside=beside,
     )
 
 
@@ -135,6 +143,7 @@ def to_native(model: PreTrainedModel | str | Path, architecture: str, *, revisio
     if config.model_type not in OUR_MODEL_TYPES:
         raise ValueError(f"model ({name}, a {config.model_type}) must be one of ours; import makes it one.")
     refuse(export_obstacles(config, wanted, our_class), name=name, target=wanted.name)
+    beside, unknown = _beside(model, config, revision=revision)
     head = wanted.head_of(our_class)
     native_config = wanted.to_native_config(config)
     dropped = only_training(config, wanted.to_our_config(native_config), TRAINING_FIELDS)
@@ -157,9 +166,10 @@ def to_native(model: PreTrainedModel | str | Path, architecture: str, *, revisio
         source=f"hf_minilm ({head.ours})",
         target=f"{wanted.name} ({head.native})",
         name=name,
-        dropped=[*_dropped_tensors(extra, head.native), *dropped],
+        dropped=[*_dropped_tensors(extra, head.native), *dropped, *unknown],
         proof=proof,
         head=head,
+        beside=beside,
     )
 
 
@@ -169,6 +179,15 @@ def _described(model: PreTrainedModel | str | Path, *, revision: str | None) -> 
         return type(model).__name__, model.config, type(model).__name__
     config = open_config(str(model), revision=revision)
     return str(model), config, (config.architectures or [""])[0]
+
+
+def _beside(
+    model: PreTrainedModel | str | Path, config: PreTrainedConfig, *, revision: str | None
+) -> tuple[dict[str, Any], list[str]]:
+    """Read what sentence-transformers keeps beside a model, where it is not in memory, and look at its activation."""
+    is_in_memory = isinstance(model, PreTrainedModel)
+    refuse_foreign_activation(config, name=type(model).__name__ if is_in_memory else str(model))
+    return ({}, []) if is_in_memory else read_beside(str(model), revision=revision)
 
 
 def _as_class(
@@ -216,10 +235,10 @@ def _fill_and_prove(
     with in_float32(source):
         if to_ours:
             architecture.unround(native, dtype)
-        translate(source, target, pairs, to_ours=to_ours, config=ours.config)
+        carry_over(source, target, pairs, to_ours=to_ours, config=ours.config)
         proof = prove(native, ours, tokenizer, architecture=architecture, head=head)
     if any(tensor.dtype != torch.float32 for tensor in weights_and_buffers(source)):
-        translate(source, target, pairs, to_ours=to_ours, config=ours.config)
+        carry_over(source, target, pairs, to_ours=to_ours, config=ours.config)
     target.config.dtype = dtype
     if source.can_generate() and target.can_generate():
         cast(Any, target).generation_config = copy.deepcopy(source.generation_config)

@@ -181,6 +181,10 @@ MODERNBERT_DECODER = ModernBertDecoder(
     native_fixed={},
     ignored=frozenset(("cls_token_id", "sep_token_id")),
     training=TRAINING_FIELDS,
+    notes=(
+        "training with TRL: its fused head leaves out the layer before the vocabulary, and so trains another function "
+        "than this model computes, ours and the native one alike",
+    ),
     body=(
         *BODY_NAMES,
         *(Names(name, f"layers.{{}}.attn.{letter}_proj") for name, letter in zip(_OF_ATTENTION, "qkv", strict=True)),

@@ -12,6 +12,7 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 
+from ..model.layers import pooling_of
 from .architecture import Architecture, Head, field_names
 from .registry import ARCHITECTURES
 from .tensors import get_field
@@ -158,7 +159,7 @@ def _matters(obstacle: Obstacle, config: PreTrainedConfig, back: PreTrainedConfi
         return False
     own, other = (get_field(each, stack) if stack else each for each in (config, back))
     if name == "classifier_pooling":
-        return pooling(own) != pooling(other)
+        return pooling_of(own) != pooling_of(other)
     if name == "norm_bias":
         return other.norm != "rms_norm"
     if name == "rope_parameters":
@@ -171,11 +172,6 @@ def _matters(obstacle: Obstacle, config: PreTrainedConfig, back: PreTrainedConfi
 def is_causal(config: Any, our_class: str) -> bool:
     """Say whether a class is causal with a configuration."""
     return _CAUSAL.get(our_class, bool(config.is_causal))
-
-
-def pooling(config: Any) -> str:
-    """Say what a classifier of texts reads."""
-    return config.classifier_pooling or ("last" if config.is_causal else "first")
 
 
 def _unmet_needs(config: PreTrainedConfig, head: Head) -> list[Obstacle]:

@@ -17,7 +17,7 @@ from transformers.utils import logging
 from transformers.utils.hub import cached_file
 
 from .architecture import Architecture, Head
-from .tensors import refuse_tensors
+from .tensors import refuse_tensors, several
 
 _LONGEST_REASON = 300  # characters of another library's error
 _TOKENIZER_FILES = (
@@ -60,9 +60,14 @@ def open_config(name: str, *, revision: str | None = None) -> PreTrainedConfig:
 
 
 def open_weights(
-    name: str, model_class: type[PreTrainedModel], *, revision: str | None = None, **arguments: Any
+    name: str,
+    model_class: type[PreTrainedModel],
+    *,
+    revision: str | None = None,
+    dtype: torch.dtype | None = None,
+    **arguments: Any,
 ) -> tuple[PreTrainedModel, list[str], list[str]]:
-    """Open a model as a class, in a dtype that holds its weights as they are.
+    """Open a model as a class, in a dtype, or else in one that holds its weights as they are.
 
     Returns:
         The model, the names that its file lacks, and those in the file that it has no place for.
@@ -75,7 +80,7 @@ def open_weights(
         model, loading = cast(Any, model_class).from_pretrained(
             name,
             revision=revision,
-            dtype=_stored_dtype(name, revision=revision),
+            dtype=dtype or _stored_dtype(name, revision=revision),
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
@@ -152,8 +157,7 @@ def _opened_as(
 
 def _own(head: Head) -> tuple[str, ...]:
     """Give the beginnings of the names of a head's own tensors."""
-    several = ((line.native,) if isinstance(line.native, str) else line.native for line in head.names)
-    return tuple(name for names in several for name in names)
+    return tuple(name for line in head.names for name in several(line.native))
 
 
 def open_tokenizer(name: str, *, revision: str | None = None) -> PreTrainedTokenizerBase | None:

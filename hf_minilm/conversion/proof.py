@@ -11,8 +11,8 @@ from typing import Any, cast
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from ..model.layers import pooling_of
 from .architecture import Architecture, Head, Inputs
-from .obstacles import pooling
 
 TOLERANCE = 2e-5
 """Largest difference that rounding explains, as a share of the largest value of the same output."""
@@ -110,7 +110,7 @@ def prove(
     """
     proof = Proof(notes=list(architecture.notes))
     kinds = _all_rows(native, ours, tokenizer, proof)
-    reads_padding = head.reads_padding and pooling(ours.config) == "first"
+    reads_padding = head.reads_padding and pooling_of(ours.config) == "first"
     for kind, rows in kinds.items():
         for batch in _batches(rows, native, head):
             inputs = batch_of(batch, native)

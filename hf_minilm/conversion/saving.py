@@ -13,6 +13,7 @@ from ..model.saved_weights import open_to_other_readers
 from .convert import OUR_MODEL_TYPES, Converted
 from .opening import open_tokenizer, open_weights, silent
 from .proof import token_ids
+from .sentence_modules import write_beside
 from .tensors import own_names
 
 RECORD_FILE = "conversion.json"
@@ -47,7 +48,7 @@ def refuse_missing_folder(option: str, file: Path | None) -> None:
 
 
 def save(converted: Converted, folder: Path) -> None:
-    """Save a model, its tokenizer and `conversion.json`: all of it, read again and found equal, or nothing.
+    """Save a model, its tokenizer, what lay beside it and `conversion.json`: all of it, read again, or nothing.
 
     Raises:
         ValueError: If the folder holds files, or what was read again differs.
@@ -66,6 +67,7 @@ def save(converted: Converted, folder: Path) -> None:
         if converted.tokenizer is not None:
             converted.tokenizer.save_pretrained(writing)
             record["proof"]["texts_with_equal_token_ids"] = _check_saved_tokenizer(converted.tokenizer, writing)
+        write_beside(converted.beside, writing)
         (writing / RECORD_FILE).write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
         writing.replace(folder)
     finally:

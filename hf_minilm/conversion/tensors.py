@@ -5,7 +5,7 @@ A table of `Names` is read in both directions. Most tensors only change their na
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial, reduce
+from functools import reduce
 from typing import Any, NamedTuple
 
 import torch
@@ -141,32 +141,27 @@ def paired(
     for line in table:
         for layer in _layers(line, ours.config):
             for ending in (".weight", ".bias", ""):
-                our_names = [f"{prefixes[0]}{layer(name)}{ending}" for name in _tuple(line.ours)]
-                native_names = [f"{prefixes[1]}{layer(name)}{ending}" for name in _tuple(line.native)]
+                our_names = [f"{prefixes[0]}{name.replace(*layer)}{ending}" for name in several(line.ours)]
+                native_names = [f"{prefixes[1]}{name.replace(*layer)}{ending}" for name in several(line.native)]
                 if any(name in own for name in our_names) or any(name in theirs for name in native_names):
                     there = tuple(name for name in native_names if name in theirs) or tuple(native_names)
                     pairs.append(Pair(tuple(our_names), there, line.operation))
     return pairs
 
 
-def _tuple(names: str | tuple[str, ...]) -> tuple[str, ...]:
+def several(names: str | tuple[str, ...]) -> tuple[str, ...]:
+    """Give the names of a line's side, also where it is a single one."""
     return (names,) if isinstance(names, str) else names
 
 
-def _layers(line: Names, config: PreTrainedConfig) -> Iterator[Callable[[str], str]]:
-    """Give what writes the number of each layer into a name, or one that leaves names alone."""
-    first = _tuple(line.ours)[0]
+def _layers(line: Names, config: PreTrainedConfig) -> Iterator[tuple[str, str]]:
+    """Give what stands for a layer's number in a line's names, with each number; once where nothing does."""
+    first = several(line.ours)[0]
     for counter, counted in (("{}", ""), ("{encoder}", "encoder."), ("{decoder}", "decoder.")):
         if counter in first:
-            yield from (
-                partial(_numbered, counter, index) for index in range(get_field(config, f"{counted}num_hidden_layers"))
-            )
+            yield from ((counter, str(index)) for index in range(get_field(config, f"{counted}num_hidden_layers")))
             return
-    yield partial(_numbered, "", 0)
-
-
-def _numbered(counter: str, index: int, name: str) -> str:
-    return name.replace(counter, str(index)) if counter else name
+    yield "{}", ""
 
 
 def get_field(config: PreTrainedConfig, name: str) -> Any:
@@ -186,7 +181,7 @@ def untie(model: PreTrainedModel, name: str) -> None:
     del model.all_tied_weights_keys[name]
 
 
-def translate(
+def carry_over(
     source: PreTrainedModel, target: PreTrainedModel, pairs: Sequence[Pair], *, to_ours: bool, config: PreTrainedConfig
 ) -> None:
     """Give a model the tensors of another; they share memory wherever only the name changes.

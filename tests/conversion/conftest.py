@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from random_weights import randomise
 from transformers import PreTrainedModel
 
 sys.path.insert(0, str(Path(__file__).parent))
-from native_models import randomise
 
 
 @pytest.fixture

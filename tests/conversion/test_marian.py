@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from native_models import assert_same_bits
 from torch import nn
 from transformers import MarianConfig, MarianModel, MarianMTModel
 
@@ -47,12 +48,6 @@ def build(randomised):
         return marian
 
     return build_marian
-
-
-def assert_same_bits(model: nn.Module, other: nn.Module) -> None:
-    mine, theirs = model.state_dict(), other.state_dict()
-    assert mine.keys() == theirs.keys()
-    assert all(torch.equal(tensor, theirs[name]) for name, tensor in mine.items())
 
 
 @pytest.mark.parametrize("kind", KINDS)

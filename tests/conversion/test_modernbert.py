@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from native_models import assert_same_bits
 from transformers import (
     ModernBertConfig,
     ModernBertDecoderConfig,
@@ -52,12 +53,6 @@ CHOICES = {
 
 def config_of(**fields: object) -> ModernBertConfig:
     return ModernBertConfig(**{**SIZES, **fields})
-
-
-def assert_same_bits(model: torch.nn.Module, other: torch.nn.Module) -> None:
-    mine, theirs = model.state_dict(), other.state_dict()
-    assert mine.keys() == theirs.keys()
-    assert all(torch.equal(tensor, theirs[name]) for name, tensor in mine.items())
 
 
 @pytest.mark.parametrize("native_class", HEADS)

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from native_models import CHOICES, config_of, randomise
+from native_models import CHOICES, config_of
+from random_weights import randomise
 
 from hf_minilm.conversion import ARCHITECTURES, from_native
 

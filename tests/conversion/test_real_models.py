@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from hf_minilm.conversion import from_native, to_native
+from hf_minilm.conversion import from_native, save, to_native
 from hf_minilm.data.world import World
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -93,6 +93,20 @@ def test_sentence_vectors_and_nearest_neighbours_of_all_minilm_are_those_of_sent
     assert torch.equal(nearest(mine), nearest(theirs))
     # Neighbours that are found whatever the vectors are would say nothing.
     assert nearest(theirs).unique().numel() > 300
+
+
+def test_all_minilm_keeps_its_length_and_its_normalisation_both_ways(minilm_folder, tmp_path):
+    sentence_transformers = pytest.importorskip(
+        "sentence_transformers", reason="sentence-transformers is not installed"
+    )
+    save(from_native(minilm_folder), tmp_path / "ours")
+    save(to_native(tmp_path / "ours", "bert"), tmp_path / "back")
+    texts = [PROMPTS[0], PROMPTS[1] * 100]  # the second is longer than the limit
+    native = sentence_transformers.SentenceTransformer(str(minilm_folder), device="cpu")
+    for folder in (tmp_path / "ours", tmp_path / "back"):
+        model = sentence_transformers.SentenceTransformer(str(folder), device="cpu")
+        assert model.max_seq_length == native.max_seq_length == 256
+        torch.testing.assert_close(model.encode(texts), native.encode(texts), atol=1e-6, rtol=0)
 
 
 def nearest(vectors: torch.Tensor) -> torch.Tensor:

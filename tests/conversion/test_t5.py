@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from native_models import assert_same_bits
 from torch import nn
 from transformers import T5Config, T5ForConditionalGeneration, T5Model
 
@@ -38,12 +39,6 @@ def build(randomised):
         return t5
 
     return build_t5
-
-
-def assert_same_bits(model: nn.Module, other: nn.Module) -> None:
-    mine, theirs = model.state_dict(), other.state_dict()
-    assert mine.keys() == theirs.keys()
-    assert all(torch.equal(tensor, theirs[name]) for name, tensor in mine.items())
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from random_weights import randomise
 from transformers import (
     BertConfig,
     BertForMaskedLM,
@@ -14,18 +15,10 @@ from transformers import (
 
 from hf_minilm import MiniLMConfig, MiniLMForCausalLM, MiniLMForMaskedLM, MiniLMForPreTraining
 from hf_minilm.conversion import ARCHITECTURES
-from hf_minilm.conversion.tensors import translate
+from hf_minilm.conversion.tensors import carry_over
 
 PAIRS = [(BertForMaskedLM, MiniLMForMaskedLM), (BertForPreTraining, MiniLMForPreTraining)]
 SIZES = {"vocab_size": 67, "hidden_size": 36, "num_hidden_layers": 3, "num_attention_heads": 3}
-
-
-def randomise(model: torch.nn.Module) -> None:
-    """Give every weight, norms and biases included, a value of its own."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.15)
 
 
 def bert_pair(bert_class: type, our_class: type, *, attention: str) -> tuple[torch.nn.Module, torch.nn.Module]:
@@ -41,7 +34,7 @@ def give(ours: torch.nn.Module, native: torch.nn.Module, architecture: str) -> N
     """Give a model of ours a native one's weights."""
     described = ARCHITECTURES[architecture]
     pairs = described.pairs(ours, native, head=described.head_of_native(type(native).__name__))
-    translate(native, ours, pairs, to_ours=True, config=ours.config)
+    carry_over(native, ours, pairs, to_ours=True, config=ours.config)
 
 
 def bert_inputs() -> dict[str, torch.Tensor]:

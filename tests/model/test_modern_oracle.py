@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from random_weights import randomise
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -76,13 +77,6 @@ def modernbert_weights(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tens
         for part, piece in zip(FUSED[fused], weight.chunk(len(FUSED[fused])), strict=True):
             ours[name.replace(fused, part)] = piece
     return ours
-
-
-def randomise(model: torch.nn.Module) -> None:
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.15)
 
 
 def modernbert_pair(their_class: type, our_class: type, *, attention: str, **fields: object) -> tuple:

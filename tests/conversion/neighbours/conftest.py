@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from random_weights import randomise
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_minilm import MiniLMConfig, MiniLMForCausalLM, MiniLMForMaskedLM
@@ -72,11 +72,7 @@ def _export(architecture: str, folder: Path) -> Twin:
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
-    ours = our_class(config).eval()
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in ours.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.15)
+    ours = randomise(our_class(config))
     ours.save_pretrained(folder / "ours")
     tokenizer.save_pretrained(folder / "ours")
     save(to_native(folder / "ours", architecture), folder / "native")
