@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from .document import Document
 from .documentation import documentation_versions, installed_documentation
-from .limits import LONG_WORDS, LONGEST_DOCUMENT, REPLACED, has_long_word
+from .limits import LONG_WORDS, LONGEST_DOCUMENT, REPLACED, Replacements, has_long_word
 from .readers import SUFFIXES, HubDataset, read_file, suffix_of
 from .world import World, check_split
 
@@ -30,6 +30,8 @@ SAMPLED_STORIES = 64  # the opening stories of a built-in source show a change o
 _FEWEST_HELD_OUT_STORIES = 200
 _OPENING_DOCUMENTS = 64
 _ENOUGH_FOR_TWO = 15
+_NO_FILES = "pipes, devices and links to nothing"
+_LINKS_UP = "links to a folder that they are in"
 _NO_TEXT = "corpus (0 documents) must have text; name sources that are not empty."
 # Part of every fingerprint: a change in how sources become documents needs another number.
 _READING_VERSION = 3
@@ -84,10 +86,11 @@ class Corpus:
     """The documents that a model is trained and evaluated on.
 
     Args:
-        sources: Files, folders (read recursively), globs, `hub:owner/name[:configuration][@split]`, `builtin:world`
-            and `builtin:docs`, in order, the stories of the world first. What two of them name is read once.
-            Hidden files in folders are ignored.
-        encoding_errors: "strict", or "replace" to put U+FFFD in the place of bytes that are not UTF-8.
+        sources: Files, folders (read recursively, links to folders too), globs,
+            `hub:owner/name[:configuration][@split]`, `builtin:world` and `builtin:docs`, in order, the stories of the
+            world first. What two of them name is read once. Hidden files in folders are ignored.
+        encoding_errors: "strict", or "replace" to put U+FFFD in the place of the few bytes that are not UTF-8; a text
+            in another encoding is refused, see `limits.Replacements`.
         languages: Languages of `builtin:world`, "es", "en" or both.
         world_documents: Training documents of `builtin:world`. Held out are `validation_share` of that number, at least
             200, drawn independently.
@@ -135,7 +138,7 @@ class Corpus:
 
     @property
     def skipped(self) -> dict[str, int]:
-        """How many "unknown files", "repeated sources", "empty files" and "empty documents" were passed over.
+        """How many "unknown files", "repeated sources", "empty files" and the like were passed over.
 
         The files are known from the start, what is empty after the latest pass over `documents`.
         """
@@ -242,12 +245,13 @@ class Corpus:
 
     def _found_documents(self, skipped: Counter[str]) -> Iterator[tuple[Part, Document]]:
         """The documents with text of every source but `builtin:world`, with the source, counting the empty ones."""
+        replacements = Replacements()
         for part in self._parts:
             has_text = False
             for document in self._read(part):
                 if document.paragraphs:
                     has_text = True
-                    self._note_changes(document)
+                    self._note_changes(document, replacements)
                     yield part, document
                 else:
                     skipped["empty documents"] += 1
@@ -256,8 +260,8 @@ class Corpus:
                     raise ValueError(f"file ({part.path}) must have text; remove it from the sources or fill it.")
                 skipped["empty files"] += 1
 
-    def _note_changes(self, document: Document) -> None:
-        if self._encoding_errors == "replace" and any("\ufffd" in paragraph for paragraph in document.paragraphs):
+    def _note_changes(self, document: Document, replacements: Replacements) -> None:
+        if self._encoding_errors == "replace" and replacements.are_in(document.paragraphs, document.source):
             self._changed[REPLACED] += 1
         if any(map(has_long_word, document.paragraphs)):
             self._changed[LONG_WORDS] += 1
@@ -348,8 +352,13 @@ def resolve_sources(
 
 def _key(part: Part) -> Path | str:
     """What two names of one source have in common."""
+    return part.path.resolve() if isinstance(part, SourceFile) else name_of(part)
+
+
+def name_of(part: Part) -> str:
+    """What a person calls a source."""
     if isinstance(part, SourceFile):
-        return part.path.resolve()
+        return str(part.path)
     return f"hub:{part.address}" if isinstance(part, HubDataset) else part
 
 
@@ -394,7 +403,7 @@ def _files(source: str, suffixes: Sequence[str], skipped: "Counter[str]") -> lis
     matches = [path] if path.exists() else _matches(path)
     if not matches:
         raise FileNotFoundError(f"source ({source}) must be a file, folder or glob that exists; check the path.")
-    found = list(itertools.chain.from_iterable(map(_files_under, matches)))
+    found = [file for match in matches for file in _files_under(match, skipped)]
     known = [SourceFile(file, named=False) for file in found if suffix_of(file, suffixes) is not None]
     skipped["unknown files"] += len(found) - len(known)
     if not known:
@@ -415,19 +424,41 @@ def _matches(pattern: Path) -> list[Path]:
     return [match for match in found if not any(map(_is_hidden, match.relative_to(base).parts))]
 
 
-def _files_under(path: Path) -> list[Path]:
+def _files_under(path: Path, skipped: "Counter[str]") -> list[Path]:
     """The file itself, or the files in the folder and below that are not hidden, sorted by their relative path."""
-    if not path.is_dir():
-        return [path] if path.is_file() else []
+    found = sorted(_names_under(path, skipped), key=lambda file: file.relative_to(path)) if path.is_dir() else [path]
+    files = [file for file in found if file.is_file()]
+    skipped[_NO_FILES] += len(found) - len(files)
+    return files
+
+
+def _names_under(path: Path, skipped: "Counter[str]") -> Iterator[Path]:
+    """All that is no folder in a folder and below, without what is hidden.
+
+    Links to folders are followed after all else, so that a folder has the name of its own place if it has one here. One
+    that was read before is not read again, nor one that the link is in: most of it nobody has named.
+    """
 
     def fail(error: OSError) -> None:
         raise error
 
-    found: list[Path] = []
-    for folder, folders, names in os.walk(path, onerror=fail):
-        folders[:] = [name for name in folders if not _is_hidden(name)]
-        found += [Path(folder, name) for name in names if not _is_hidden(name)]
-    return sorted((file for file in found if file.is_file()), key=lambda file: file.relative_to(path))
+    read: set[Path] = set()
+    waiting = [path]
+    while waiting:
+        links: list[Path] = []
+        for top in waiting:
+            if top.resolve() in read:
+                continue
+            if top is not path and top.resolve() in top.parent.resolve().parents:
+                skipped[_LINKS_UP] += 1
+                continue
+            for folder, folders, names in os.walk(top, onerror=fail):
+                read.add(Path(folder).resolve())
+                inner = [Path(folder, name) for name in sorted(folders) if not _is_hidden(name)]
+                links += filter(Path.is_symlink, inner)
+                folders[:] = [each.name for each in inner if each.is_symlink() or each.resolve() not in read]
+                yield from (Path(folder, name) for name in names if not _is_hidden(name))
+        waiting = sorted(links)
 
 
 def _is_hidden(name: str) -> bool:

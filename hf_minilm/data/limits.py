@@ -30,6 +30,41 @@ LONG_DOCUMENTS = f"documents cut after {LONGEST_DOCUMENT:,} characters"
 LONG_WORDS = f"documents with words of over {LONGEST_WORD:,} characters"
 REPLACED = "documents with U+FFFD in the place of bytes that are not UTF-8"
 
+CONVERSION = "for Windows-1252 with `iconv -f WINDOWS-1252 -t UTF-8`"
+"""How to make UTF-8 of the encoding that is met most often beside it; it has Latin-1's letters too."""
+
+_REPLACEMENT = "\ufffd"
+_NOT_YET_SPOILT, _ONE_IN = 100, 1_000  # U+FFFD at least, and among so many characters
+
+
+class Replacements:
+    """Counts U+FFFD over a pass through a corpus, so that a few bad bytes are borne and another encoding is not.
+
+    In Latin-1 each accented letter is a byte that is not UTF-8: two or three of 100 letters in Spanish. The count is
+    over all files, as a folder may have thousands of small ones.
+    """
+
+    def __init__(self) -> None:
+        self._replaced = self._characters = 0
+
+    def are_in(self, texts: Iterable[str], source: str) -> bool:
+        """Count the characters of some texts, and tell whether any was replaced.
+
+        Raises:
+            ValueError: So many were that the corpus must be in another encoding; `source` is named.
+        """
+        found = 0
+        for text in texts:
+            found += text.count(_REPLACEMENT)
+            self._characters += len(text)
+        self._replaced += found
+        if self._replaced >= _NOT_YET_SPOILT and self._replaced * _ONE_IN > self._characters:
+            raise ValueError(
+                f"bytes that are not UTF-8 ({self._replaced:,} among {self._characters:,} characters up to {source}) "
+                f"must be at most 1 in {_ONE_IN:,}; convert the text, {CONVERSION}."
+            )
+        return found > 0
+
 
 def cut_paragraph(paragraph: str, changed: "Counter[str]") -> Iterator[str]:
     """Cut a paragraph that is too long, at spaces where it has them; count the cuts."""

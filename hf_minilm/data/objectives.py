@@ -23,6 +23,7 @@ from .order import RowKey
 from .packing import Packing, pack
 from .sequences import IGNORED, Sequences
 from .store import WORD_START
+from .tokenizer import begin_token
 
 if TYPE_CHECKING:
     from .store import TokenStore
@@ -94,7 +95,7 @@ class CausalObjective:
     def __init__(self, store: "TokenStore", special: "SpecialTokens", *, row_length: int, seed: int) -> None:
         check_row_length(row_length)
         self._end = required(special.end, "end token", kind="a decoder")
-        self._begin = self._end if special.begin is None else special.begin
+        self._begin = begin_token(special)
         self._pad = self._end if special.pad is None else special.pad
         self.store, self.special, self.seed = store, special, seed
         self.row_length = self.positions_per_row = row_length

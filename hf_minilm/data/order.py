@@ -1,8 +1,8 @@
 """Which rows make up a step, as a pure function of (seed, step).
 
 All epochs' rows stand in one endless line, each epoch shuffled on its own; step s is the s-th run of `rows_per_step`
-of them. There is no state to save, and nothing depends on how many processes share the work: a run that stops at any
-step goes on with exactly the rows that were due, on any number of processes.
+of them. There is no state to save but how many rows were seen, and nothing depends on how many processes share the
+work: a run that stops at any step goes on with exactly the rows that were due, on any number of processes.
 """
 
 from bisect import bisect_right
@@ -35,22 +35,28 @@ class RowOrder:
             epoch that a step needs.
         rows_per_step: Rows of one step, over all processes and all micro-batches.
         seed: The run's seed.
+        behind: How many steps were made before, and of how many rows in all. A run whose steps have changed their size
+            goes on in the line where it stands.
     """
 
-    def __init__(self, rows_in_epoch: Callable[[int], int], rows_per_step: int, *, seed: int) -> None:
+    def __init__(
+        self, rows_in_epoch: Callable[[int], int], rows_per_step: int, *, seed: int, behind: tuple[int, int] = (0, 0)
+    ) -> None:
         if rows_per_step < 1:
             raise ValueError(f"rows_per_step ({rows_per_step}) must be at least 1; give the rows of one step.")
         self.rows_per_step = rows_per_step
         self.seed = seed
+        self._steps_behind, self._rows_behind = behind
         self._rows_in_epoch = rows_in_epoch
         self._epoch_starts = [0]
         self._permutations: dict[int, NDArray[np.int64]] = {}
 
     def rows(self, step: int) -> list[RowKey]:
         """Return the rows of one step, `rows_per_step` of them; steps count from 0."""
-        if step < 0:
-            raise ValueError(f"step ({step}) must be at least 0; steps count from 0.")
-        slot, stop = step * self.rows_per_step, (step + 1) * self.rows_per_step
+        if step < self._steps_behind:
+            raise ValueError(f"step ({step}) must be at least {self._steps_behind}; earlier ones lie behind.")
+        slot = self._rows_behind + (step - self._steps_behind) * self.rows_per_step
+        stop = slot + self.rows_per_step
         keys: list[RowKey] = []
         while slot < stop:
             epoch = self._epoch_at(slot)
@@ -59,13 +65,6 @@ class RowOrder:
             keys.extend(RowKey(epoch, row) for row in rows.tolist())
             slot += len(rows)
         return keys
-
-    def epoch(self, step: int) -> float:
-        """Return how many epochs lie before a step, the part of the running epoch as a fraction."""
-        slot = step * self.rows_per_step
-        epoch = self._epoch_at(slot)
-        start, stop = self._epoch_starts[epoch : epoch + 2]
-        return epoch + (slot - start) / (stop - start)
 
     def num_steps(self, num_epochs: int) -> int:
         """Return how many steps it takes until every row of the first `num_epochs` epochs has been seen."""

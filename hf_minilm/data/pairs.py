@@ -20,10 +20,11 @@ from .corpus import (
     check_settings,
     falls_under,
     joint_hash,
+    name_of,
     num_stories,
     resolve_sources,
 )
-from .limits import LONGEST_PARAGRAPH, REPLACED
+from .limits import LONGEST_PARAGRAPH, REPLACED, Replacements
 from .readers import (
     HubDataset,
     clean,
@@ -74,7 +75,8 @@ class PairCorpus:
             two of them name is read once. Hidden files in folders are ignored.
         fields: The names of the source and of the target; ("target", "source") turns the direction of the built-in
             stories and of a TSV file without a header.
-        encoding_errors: "strict", or "replace" to put U+FFFD in the place of bytes that are not UTF-8.
+        encoding_errors: "strict", or "replace" to put U+FFFD in the place of the few bytes that are not UTF-8; a text
+            in another encoding is refused, see `limits.Replacements`.
         world_documents: Training pairs of `builtin:pairs`. Held out are `validation_share` of that number, at least
             200, drawn independently.
         validation_share: Share of the pairs held out, in (0, 1).
@@ -185,6 +187,7 @@ class PairCorpus:
 
     def _found_pairs(self, split: Split, skipped: "Counter[str]") -> Iterator[Pair]:
         """The pairs of one part from every source but `builtin:pairs`, counting those with an empty side."""
+        replacements, is_replaced = Replacements(), self._encoding_errors == "replace"
         for part in self._parts:
             is_empty = True
             for pair in self._read(part):
@@ -195,7 +198,7 @@ class PairCorpus:
                 if max(len(pair.source), len(pair.target)) > LONGEST_PARAGRAPH:
                     skipped[_LONG_SIDE] += 1
                     continue
-                if self._encoding_errors == "replace" and "\ufffd" in pair.source + pair.target:
+                if is_replaced and replacements.are_in((pair.source, pair.target), name_of(part)):
                     self._changed[REPLACED] += 1
                 if falls_under(pair.source.encode(), self._validation_share) == (split == "validation"):
                     yield pair

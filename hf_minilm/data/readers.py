@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, cast
 
 from .document import Document
 from .limits import (
+    CONVERSION,
     LONG_DOCUMENTS,
     LONG_PARAGRAPHS,
     LONGEST_DOCUMENT,
@@ -39,6 +40,9 @@ _SHOWN_KEYS = 8
 _SHOWN_CHARACTERS = 40
 _HUB_ADDRESS = re.compile(r"(?P<name>[^\s:@]+)(?::(?P<configuration>[^\s:@]+))?(?:@(?P<split>[^\s:@]+))?")
 _GO_ON = "repair the text, or go on with --set data.encoding_errors=replace"
+_CONVERT = (
+    f"convert the text, {CONVERSION}, or where few bytes are damaged go on with --set data.encoding_errors=replace"
+)
 
 
 def suffix_of(path: Path, suffixes: Sequence[str] = SUFFIXES) -> str | None:
@@ -311,7 +315,7 @@ def decoded_pieces(path: Path, encoding_errors: str) -> Iterator[str]:
         except UnicodeDecodeError as error:
             position = offset + skipped + error.start
             value = error.object[error.start]
-            raise ValueError(f"{path}: byte {position} (0x{value:02x}) must be UTF-8; {_GO_ON}.") from error
+            raise ValueError(f"{path}: byte {position} (0x{value:02x}) must be UTF-8; {_CONVERT}.") from error
         offset += len(piece)
 
 

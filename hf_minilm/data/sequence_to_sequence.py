@@ -53,6 +53,7 @@ class PairObjective:
         seed: The run's seed; here it decides which pairs of equal lengths share a row.
 
     Attributes:
+        pairs: The numbers of the pairs that are not left out, ascending, int64.
         num_empty: Pairs left out for an empty side.
         num_too_long: Pairs left out for a side that is too long.
 
@@ -85,8 +86,8 @@ class PairObjective:
         kept = ~empty & (lengths.max(axis=0) < row_length)
         self.num_empty = int(empty.sum())
         self.num_too_long = len(kept) - self.num_empty - int(kept.sum())
-        self._pairs = np.flatnonzero(kept)
-        if not len(self._pairs):
+        self.pairs = np.flatnonzero(kept)
+        if not len(self.pairs):
             raise ValueError(
                 f"pairs with both texts from 1 to {row_length - 1} tokens (0) must be at least 1; "
                 "give more pairs or a longer row_length."
@@ -114,7 +115,7 @@ class PairObjective:
         return figures_of(self._packing)
 
     def _sequence(self, piece: int) -> _Sequence:
-        pair = int(self._pairs[piece])
+        pair = int(self.pairs[piece])
         return self._parts.ended(self.sources.tokens(pair)), self._parts.ended(self.targets.tokens(pair))
 
 

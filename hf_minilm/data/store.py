@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from tokenizers import Encoding
+from tokenizers import Encoding, Tokenizer
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
@@ -28,6 +29,9 @@ SENTENCE_START = 2
 _FORMAT_VERSION = 1  # part of each store's key: raise it whenever what is written changes
 _PARAGRAPHS_PER_BATCH = 1000
 _CHARACTERS_PER_BATCH = 500_000  # of which each takes about 100 bytes as a token
+# Paragraphs that a tokenizer may see otherwise when it sees them one at a time.
+_PROBE = ("Ana ve el mar.", "el mar", "A 1", "日本")
+_WHOLE_DOCUMENTS = "whole documents"
 _TOKENS_PER_CHUNK = 1 << 20
 _DATA_FILE = "tokens.arrow"
 _SUMMARY_FILE = "summary.json"
@@ -85,6 +89,10 @@ class TokenStore:
         self.num_documents = len(self.lengths)
         self.num_tokens = int(self.lengths.sum())
 
+    def count(self, token: int | None) -> int:
+        """Return how often a token occurs; None never does."""
+        return 0 if token is None else sum(int(np.count_nonzero(chunk == token)) for chunk in self._tokens)
+
     def tokens(self, document: int) -> NDArray[np.int32]:
         """Return a document's token ids, a read-only view of the file, [length]."""
         return self._slice(self._tokens, document)
@@ -126,6 +134,11 @@ def build_store(
     A store appears under its final name only when it is whole. When several processes build the same one, the first
     to finish wins and all open that one.
 
+    Text is encoded a paragraph at a time, where that gives the tokens of the whole. It does not if a tokenizer marks
+    the beginning of whatever it is given, as Llama's and T5's do: then a document is encoded as one. Of a document of
+    more than 500,000 characters, stretches of whole paragraphs are, of up to so many: memory stays bounded, and each
+    stretch has one mark too many.
+
     Args:
         documents: Called once to begin reading the corpus, and not at all if the store exists.
         tokenizer: A tokenizer with a `tokenizers` backend.
@@ -139,8 +152,11 @@ def build_store(
         ValueError: If no document has a token.
         OSError: If the disk is full or an existing store is damaged.
     """
-    kept = ["keep_empty"] if keep_empty else []  # a store without them has the name it always had
-    identity = json.dumps([key, tokenizer_fingerprint(tokenizer), _FORMAT_VERSION, *kept])
+    encoder = text_encoder(tokenizer)
+    takes_whole = _depends_on_division(encoder)
+    # A store without these has the name it always had.
+    options = [*(["keep_empty"] if keep_empty else []), *([_WHOLE_DOCUMENTS] if takes_whole else [])]
+    identity = json.dumps([key, tokenizer_fingerprint(tokenizer), _FORMAT_VERSION, *options])
     fingerprint = hashlib.sha256(identity.encode()).hexdigest()
     folder = (cache_root() if cache_folder is None else cache_folder) / "stores" / fingerprint[:32]
     if folder.exists():
@@ -148,7 +164,8 @@ def build_store(
     unfinished = folder.with_name(f".{folder.name}-{uuid.uuid4().hex[:8]}")
     try:
         unfinished.mkdir(parents=True)
-        tokenised = _tokenise(documents(), tokenizer, keep_empty=keep_empty)
+        longest = _CHARACTERS_PER_BATCH if takes_whole else 0
+        tokenised = _tokenise(documents(), encoder, longest=longest, keep_empty=keep_empty)
         _write_store(unfinished, tokenised, fingerprint=fingerprint, progress=progress)
         lost_race = not _rename(unfinished, folder)
     except OSError as error:
@@ -235,46 +252,81 @@ class _Chunk:
         return pa.RecordBatch.from_arrays(columns, schema=_SCHEMA)
 
 
+def _depends_on_division(encoder: Tokenizer) -> bool:
+    """Tell whether a tokenizer makes other tokens of paragraphs one by one than of all together."""
+    last = len(_PROBE) - 1
+    parts = [paragraph + ("" if place == last else "\n") for place, paragraph in enumerate(_PROBE)]
+    encodings = encoder.encode_batch(["".join(parts), *parts], add_special_tokens=False)
+    together, *apart = (encoding.ids for encoding in encodings)
+    return together != list(itertools.chain.from_iterable(apart))
+
+
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    """Paragraphs of a document that are encoded together, one or several.
+
+    Attributes:
+        paragraphs: The paragraphs.
+        end: What follows them in the document.
+        closed: The document, if these are its last paragraphs.
+    """
+
+    paragraphs: tuple[str, ...]
+    end: str
+    closed: Document | None
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.paragraphs) + self.end
+
+
 def _tokenise(
-    documents: Iterator[Document], tokenizer: PreTrainedTokenizerBase, *, keep_empty: bool
+    documents: Iterator[Document], encoder: Tokenizer, *, longest: int, keep_empty: bool
 ) -> Iterator[_Tokenised]:
     """Iterate over the tokenised documents that have tokens, or over all."""
-    encoder = text_encoder(tokenizer)
     ids: list[NDArray[np.int32]] = []
     flags: list[NDArray[np.uint8]] = []
-    for batch in _paragraph_batches(documents):
-        texts = [paragraph + end for paragraph, end, _ in batch]
-        encodings = encoder.encode_batch(texts, add_special_tokens=False)
-        for (paragraph, _, closed), encoding in zip(batch, encodings, strict=True):
+    for batch in _batches(stretch for document in documents for stretch in _stretches(document, longest)):
+        encodings = encoder.encode_batch([stretch.text for stretch in batch], add_special_tokens=False)
+        for stretch, encoding in zip(batch, encodings, strict=True):
             ids.append(np.array(encoding.ids, np.int32))
-            flags.append(_flags(paragraph, encoding))
-            if closed is None:
+            flags.append(_flags(stretch, encoding))
+            if stretch.closed is None:
                 continue
-            tokenised = _Tokenised(np.concatenate(ids), np.concatenate(flags), len(closed.text.encode()))
+            tokenised = _Tokenised(np.concatenate(ids), np.concatenate(flags), len(stretch.closed.text.encode()))
             ids, flags = [], []
             tokenised.flags[:1] = WORD_START | SENTENCE_START
             if len(tokenised.input_ids) or keep_empty:
                 yield tokenised
 
 
-def _paragraph_batches(documents: Iterator[Document]) -> Iterator[list[tuple[str, str, Document | None]]]:
-    """Iterate over batches of (paragraph, what follows it, the document if it is its last paragraph)."""
-    batch: list[tuple[str, str, Document | None]] = []
+def _stretches(document: Document, longest: int) -> Iterator[_Stretch]:
+    """Divide a document into stretches of at most so many characters, each of at least one paragraph."""
+    begin = characters = 0
+    paragraphs = document.paragraphs or ("",)  # a document without any has its place too
+    for place, paragraph in enumerate(paragraphs):
+        if place > begin and characters + len(paragraph) > longest:
+            yield _Stretch(paragraphs[begin:place], "\n", None)
+            begin, characters = place, 0
+        characters += len(paragraph)
+    yield _Stretch(paragraphs[begin:], "", document)
+
+
+def _batches(stretches: Iterator[_Stretch]) -> Iterator[list[_Stretch]]:
+    """Group stretches of bounded number and length."""
+    batch: list[_Stretch] = []
     characters = 0
-    for document in documents:
-        paragraphs = document.paragraphs or ("",)  # a document without any has its place too
-        last = len(paragraphs) - 1
-        for place, paragraph in enumerate(paragraphs):
-            batch.append((paragraph, "", document) if place == last else (paragraph, "\n", None))
-            characters += len(paragraph)
-            if len(batch) >= _PARAGRAPHS_PER_BATCH or characters >= _CHARACTERS_PER_BATCH:
-                yield batch
-                batch, characters = [], 0
+    for stretch in stretches:
+        batch.append(stretch)
+        characters += sum(map(len, stretch.paragraphs))
+        if len(batch) >= _PARAGRAPHS_PER_BATCH or characters >= _CHARACTERS_PER_BATCH:
+            yield batch
+            batch, characters = [], 0
     if batch:
         yield batch
 
 
-def _flags(paragraph: str, encoding: Encoding) -> NDArray[np.uint8]:
+def _flags(stretch: _Stretch, encoding: Encoding) -> NDArray[np.uint8]:
     flags = np.zeros(len(encoding.ids), np.uint8)
     if not len(flags):
         return flags
@@ -284,7 +336,15 @@ def _flags(paragraph: str, encoding: Encoding) -> NDArray[np.uint8]:
     # The first token that reaches into the sentence: a byte-level token also covers the space before its word, and
     # the bytes of one character may be several tokens, each of which spans all of it.
     ends = np.array([end for _, end in encoding.offsets], np.int64)
-    starts = np.searchsorted(ends, [start for start, _ in split_sentences(paragraph)], side="right")
+    starts = np.searchsorted(ends, list(_sentence_starts(stretch)), side="right")
     starts[:1] = 0  # white space before the first sentence belongs to it
     flags[starts[starts < len(flags)]] = WORD_START | SENTENCE_START
     return flags
+
+
+def _sentence_starts(stretch: _Stretch) -> Iterator[int]:
+    """Iterate over the places in a stretch's text at which sentences begin."""
+    begin = 0
+    for paragraph in stretch.paragraphs:
+        yield from (begin + start for start, _ in split_sentences(paragraph))
+        begin += len(paragraph) + 1

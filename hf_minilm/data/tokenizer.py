@@ -58,7 +58,8 @@ _DECODER = _Layout({"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>
 _ENCODER_DECODER = _Layout(_DECODER.roles, single="$A </s>", pair="$A </s> $B </s>")
 _UNKNOWN_OF_PAIRS = "<unk>"
 _LARGEST_AUTOMATIC_VOCABULARY = 16_000
-_LARGEST_ALPHABET = 1_000  # characters beyond the most frequent ones become [UNK]
+# Of a WordPiece: a word with a character beyond the alphabet is [UNK].
+_SMALLEST_FULL_ALPHABET, _MOST_LEFT_OUT = 1_000, 1e-4
 _LONGEST_WORDPIECE_WORD = 100  # characters, the default of `tokenizers`
 # The trainer takes up to a minute and 180 MB for each million characters of different words; novels of 20 MB have 1.5.
 _MOST_UNIGRAM_CHARACTERS = 2_000_000
@@ -285,27 +286,45 @@ def special_tokens(tokenizer: PreTrainedTokenizerBase) -> SpecialTokens:
     )
 
 
+def begin_token(special: SpecialTokens) -> int:
+    """Return the token that a causal model reads before a text, in training as later.
+
+    It is the begin token or, for Qwen's tokenizer and others without one, the end token, which stands between two texts
+    all the same. [CLS] serves an encoder's tokenizer, which has neither.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    found = next((token for token in (special.begin, special.end, special.classify) if token is not None), None)
+    if found is None:
+        raise ValueError("the tokenizer's begin token (None) must exist for a causal model; set its bos_token.")
+    return found
+
+
 def token_bytes(tokenizer: PreTrainedTokenizerBase) -> NDArray[np.int64]:
     """Return the UTF-8 bytes of text that each token stands for, [vocab_size]; special tokens stand for none.
 
     A byte-level token counts its bytes, spaces included; with the other kinds spaces belong to no token, and neither
-    the ## of WordPiece nor the ▁ of Unigram counts. A token `<0xE2>` that others fall back to is one byte.
+    the ▁ of Unigram counts nor what says that a word goes on or ends, such as ## and </w>. A token `<0xE2>` that others
+    fall back to is one byte.
     """
     description = json.loads(backend(tokenizer).to_str())
-    decoder = json.dumps(description["decoder"])
+    decoder, model = json.dumps(description["decoder"]), description["model"]
+    before, after = (model.get(mark) or "" for mark in ("continuing_subword_prefix", "end_of_word_suffix"))
     lengths = np.zeros(len(tokenizer), np.int64)
     special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
     for token, index in tokenizer.get_vocab().items():
         if token in special:
             continue
+        piece = token.removeprefix(before).removesuffix(after)
         if '"ByteLevel"' in decoder:
-            lengths[index] = len(token)  # byte-level tokens are spelt with one character for each byte
-        elif description["model"].get("byte_fallback") and _FALLBACK_BYTE.fullmatch(token):
+            lengths[index] = len(piece)  # byte-level tokens are spelt with one character for each byte
+        elif model.get("byte_fallback") and _FALLBACK_BYTE.fullmatch(token):
             lengths[index] = 1
-        elif description["model"]["type"] == "WordPiece":
-            lengths[index] = len(token.removeprefix(description["model"]["continuing_subword_prefix"]).encode())
+        elif model["type"] == "WordPiece":
+            lengths[index] = len(piece.encode())
         else:
-            lengths[index] = len(token.replace(_SPACE_MARK, "").encode())
+            lengths[index] = len(piece.replace(_SPACE_MARK, "").encode())
     return lengths
 
 
@@ -342,18 +361,15 @@ def _train_wordpiece(paragraphs: Iterator[str], limit: int, lowercase: bool, lay
     unknown = layout.roles["unk_token"]
     tokenizer = _normalising(models.WordPiece(unk_token=unknown), [_bert_normalizer(lowercase)])
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    all_counts = _word_counts(paragraphs, tokenizer)
     # Longer ones are [UNK] to a WordPiece, whatever the vocabulary.
-    counts = {
-        word: count
-        for word, count in _word_counts(paragraphs, tokenizer).items()
-        if len(word) <= _LONGEST_WORDPIECE_WORD
-    }
-    characters: Counter[str] = Counter()
-    for word, count in counts.items():
-        for character in word:
-            characters[character] += count
-    ranked = sorted(characters, key=lambda character: (-characters[character], character))
-    alphabet = set(ranked[:_LARGEST_ALPHABET])
+    counts = {word: count for word, count in all_counts.items() if len(word) <= _LONGEST_WORDPIECE_WORD}
+    if all_counts and not counts:
+        raise ValueError(
+            f"words of at most {_LONGEST_WORDPIECE_WORD} characters (0) must be at least 1 to train a wordpiece "
+            "tokenizer; choose tokenizer.kind unigram."
+        )
+    alphabet = _alphabet(counts, limit)
     words = sorted(word for word in counts if alphabet.issuperset(word))
     continuations = sorted({_CONTINUATION + character for word in words for character in word[1:]})
     # The trainer numbers continuing characters in the order of a hash table that differs from run to run, and breaks
@@ -387,6 +403,30 @@ def _train_wordpiece(paragraphs: Iterator[str], limit: int, lowercase: bool, lay
     return tokenizer
 
 
+def _alphabet(counts: Mapping[str, int], limit: int) -> set[str]:
+    """Choose the characters of a WordPiece: the 1,000 most frequent, and more where that leaves out more than a trace.
+
+    The letters of Europe need no more, and the rest of such a text, a name in Arabic or a row of emoji, would take the
+    place of words. Chinese has more than 1,000 characters on any page. They may take half of the vocabulary together,
+    those that stand inside words twice, as continuations have tokens of their own.
+    """
+    characters: Counter[str] = Counter()
+    inside: set[str] = set()
+    for word, count in counts.items():
+        for character in word:
+            characters[character] += count
+        inside.update(word[1:])
+    ranked = sorted(characters, key=lambda character: (-characters[character], character))
+    left_out, num_tokens = characters.total(), 0
+    for number, character in enumerate(ranked):
+        num_tokens += 1 + (character in inside)
+        is_full = left_out <= _MOST_LEFT_OUT * characters.total() or num_tokens > limit // 2
+        if number >= _SMALLEST_FULL_ALPHABET and is_full:
+            return set(ranked[:number])
+        left_out -= characters[character]
+    return set(ranked)
+
+
 def _word_counts(paragraphs: Iterator[str], tokenizer: Tokenizer) -> "Counter[str]":
     counts: Counter[str] = Counter()
     for paragraph in paragraphs:
@@ -406,7 +446,9 @@ def _repeated(words: Iterable[str], counts: Mapping[str, int]) -> Iterator[str]:
 def _train_unigram(paragraphs: Iterator[str], limit: int, lowercase: bool, layout: _Layout) -> Tokenizer:
     unknown, special = layout.roles["unk_token"], layout.tokens
     spaces = [normalizers.Replace(Regex(" {2,}"), " "), normalizers.Strip()]
-    tokenizer = _normalising(models.Unigram(), [_bert_normalizer(lowercase), *spaces])
+    # An encoder-decoder has to write what it reads, and Chinese has no spaces.
+    normalizer = _bert_normalizer(lowercase, parts_ideographs=layout is _ENCODER)
+    tokenizer = _normalising(models.Unigram(), [normalizer, *spaces])
     # A mark of punctuation is a word of its own, together with the space before it. That of the space is a symbol too.
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -519,7 +561,7 @@ def _normalising(model: Any, normalizer: list[Any]) -> Tokenizer:
     return tokenizer
 
 
-def _bert_normalizer(lowercase: bool) -> normalizers.Normalizer:
+def _bert_normalizer(lowercase: bool, *, parts_ideographs: bool = True) -> normalizers.Normalizer:
     return normalizers.BertNormalizer(
-        clean_text=True, handle_chinese_chars=True, strip_accents=False, lowercase=lowercase
+        clean_text=True, handle_chinese_chars=parts_ideographs, strip_accents=False, lowercase=lowercase
     )

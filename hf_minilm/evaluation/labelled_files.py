@@ -13,6 +13,7 @@ _RECORD_SUFFIXES = tuple(
     f"{suffix}{zipped}" for suffix in (".jsonl", ".json", ".csv", ".tsv") for zipped in ("", ".gz")
 )
 _TAG_COLUMNS = {".conllu": (1, 3), ".iob2": (1, 2), ".conll": (0, -1)}
+_DOCUMENT_START = "-DOCSTART-"  # a line of CoNLL 2003 between two documents, and no word of a sentence
 _TAG_SUFFIXES = tuple(f"{suffix}{zipped}" for suffix in (".jsonl", ".json", *_TAG_COLUMNS) for zipped in ("", ".gz"))
 _QUESTION_SUFFIXES = (".json", ".json.gz")
 
@@ -122,7 +123,7 @@ def _columns_of_tags(path: Path, kind: str) -> Iterator[TaggedSentence]:
     words: list[str] = []
     tags: list[str] = []
     for number, line in whole_lines(decoded_pieces(path, "strict"), path):
-        if not line.strip():
+        if not line.strip() or (not has_numbers and line.split()[0] == _DOCUMENT_START):
             if words:
                 yield TaggedSentence(tuple(words), tuple(tags))
             words, tags = [], []

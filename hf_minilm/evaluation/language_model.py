@@ -77,6 +77,12 @@ def predicts_next_token(model: nn.Module) -> bool:
     return isinstance(model, GenerationMixin) and not getattr(model.config, "is_encoder_decoder", False)
 
 
+def most_positions(model: Any) -> float:
+    """Return the most tokens of a text that a model, or the encoder of one, has positions for."""
+    config = getattr(model, "config", None)
+    return getattr(getattr(config, "encoder", config), "max_position_embeddings", None) or math.inf
+
+
 def prediction_logits(output: Any) -> torch.Tensor:
     """Return the logits over the vocabulary, [B, T, V], whichever language-model head the output comes from."""
     logits = getattr(output, "prediction_logits", None)

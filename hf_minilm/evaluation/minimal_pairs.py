@@ -13,10 +13,10 @@ from typing import Any
 
 from torch import nn
 
+from ..data.tokenizer import begin_token, special_tokens
 from ..data.world_probes import Probe
 from .intervals import wilson_interval
-from .language_model import predicts_next_token
-from .text_scores import begin_token
+from .language_model import most_positions, predicts_next_token
 from .token_scores import Query, target_log_probabilities
 
 
@@ -53,7 +53,7 @@ def minimal_pair_accuracy(
         probes: The pairs.
         batch_size: Most texts at once.
     """
-    longest = getattr(getattr(model, "config", None), "max_position_embeddings", None) or math.inf
+    longest = most_positions(model)
     build = _causal_query if predicts_next_token(model) else _masked_query
     asked: list[Probe] = []
     queries: list[Query] = []
@@ -98,4 +98,4 @@ def _masked_query(tokenizer: Any, probe: Probe, word: str) -> Query:
 def _causal_query(tokenizer: Any, probe: Probe, word: str) -> Query:
     text = probe.prefix + word + probe.suffix
     ids = tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
-    return Query((begin_token(tokenizer), *ids), tuple(range(len(ids))), ids)
+    return Query((begin_token(special_tokens(tokenizer)), *ids), tuple(range(len(ids))), ids)

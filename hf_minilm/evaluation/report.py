@@ -75,6 +75,7 @@ class Report:
         task: What the model is used for: transformers' name of the pipeline, or of the one that it had.
         better: An earlier checkpoint with a lower held-out loss, None where the last one is the best.
         mask_token: What the model's tokenizer has for `[MASK]`.
+        notes: What a reader of the figures has to know besides.
     """
 
     facts: RunFacts
@@ -89,6 +90,7 @@ class Report:
     translations: tuple[Translation, ...] = ()
     better: BetterCheckpoint | None = None
     mask_token: str = MASK
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return all figures as dictionaries, lists, strings and numbers, ready for `json.dump`."""
@@ -155,6 +157,8 @@ def _loss_lines(report: Report) -> Iterator[str]:
         yield from _floor_lines(floor)
     elif isinstance(floor, str):
         yield from _wrapped(floor)
+    for note in report.notes:
+        yield from _wrapped(note)
 
 
 def _floor_lines(floor: MaskedFloor) -> Iterator[str]:

@@ -19,6 +19,7 @@ _SECTIONS = ("data", "training")
 _SETTINGS = ("languages", "world_documents", "encoding_errors", "validation_share")
 _UNKNOWN = "held out is what a training on this text alone holds out by default, 5 %, as {}"
 _KNOWN = "held out is what the run of the recipe.yaml beside the model held out of it"
+_NOT_KEPT = "held out is what that run would hold out of it now, and its version may have trained on some of that"
 _CHANGED = "held out is what that run would hold out of it now: its corpus was another, some may have been trained on"
 
 
@@ -70,7 +71,7 @@ def corpus_with(source: str, recipe: Path | None) -> tuple[Corpus | None, str]:
         )
     fingerprints = trained_fingerprints(recipe.parent)
     if not fingerprints:
-        return corpus, f"{_KNOWN}, if it is as it was"
+        return corpus, _NOT_KEPT
     return corpus, _KNOWN if fingerprints == [corpus.fingerprint()] else _CHANGED
 
 
@@ -93,8 +94,13 @@ def trained_fingerprints(run: Path) -> list[str]:
 
 
 def refuse_another_corpus(run: Path, fingerprint: str) -> None:
-    """Raise ValueError for a corpus that is certainly not the one and only that a run was trained on."""
-    if trained_fingerprints(run) not in ([], [fingerprint]):
+    """Raise ValueError for a corpus that is not the one and only that a run was trained on, or may not be."""
+    trained = trained_fingerprints(run)
+    if not trained:
+        raise ValueError(
+            f"run ({run}) must have {CORPUS_FILE}: the version that made it held other documents out; train anew."
+        )
+    if trained != [fingerprint]:
         raise ValueError(
             f"documents of the corpus must be those that the run in {run} was trained on, and are others; put them "
             "back, or train anew."

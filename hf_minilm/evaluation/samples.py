@@ -11,8 +11,9 @@ from torch import nn
 
 from ..data.best_prediction import MASK
 from ..data.document import Document, split_sentences
+from ..data.tokenizer import begin_token, special_tokens
 from ..data.world import World
-from .language_model import evaluating, prediction_logits
+from .language_model import evaluating, most_positions, prediction_logits
 from .translation import Translation, translate
 
 GAP = "<extra_id_0>"
@@ -97,6 +98,8 @@ def fill_masks(
 ) -> tuple[FilledMask, ...]:
     """Ask a masked model for the likeliest tokens at each sentence's mask.
 
+    Sentences that are longer than the model's `max_position_embeddings` are left out.
+
     Args:
         model: A masked or pre-training model.
         tokenizer: Its tokenizer.
@@ -115,6 +118,8 @@ def fill_masks(
                 raise ValueError(
                     f"sentence ({sentence.text}) must have one {MASK}; put it where a word is to be found."
                 )
+            if len(ids) > most_positions(model):
+                continue
             logits = prediction_logits(model(input_ids=torch.tensor([ids], device=device)))
             best = logits[0, ids.index(tokenizer.mask_token_id)].float().softmax(-1).topk(min(top, logits.shape[-1]))
             words = [tokenizer.decode([token]).strip() for token in best.indices.tolist()]
@@ -126,17 +131,18 @@ def fill_masks(
 def fill_gaps(model: Any, tokenizer: Any, sentences: Sequence[MaskedSentence]) -> tuple[Translation, ...]:
     """Let an encoder-decoder that was trained on gaps say what stands in each sentence's mask.
 
+    Sentences that are longer than the encoder's `max_position_embeddings` are left out.
+
     Args:
         model: An encoder-decoder.
         tokenizer: Its tokenizer, with a token for the first gap.
         sentences: Sentences with one `[MASK]` each, and the word that stood there.
     """
-    sources = [sentence.text.replace(MASK, GAP) for sentence in sentences]
-    outputs = translate(model, tokenizer, sources)
-    return tuple(
-        Translation(source, sentence.answers[0], output)
-        for source, sentence, output in zip(sources, sentences, outputs, strict=True)
-    )
+    longest = most_positions(model)
+    gaps = [(sentence.text.replace(MASK, GAP), sentence.answers[0]) for sentence in sentences]
+    asked = [(source, answer) for source, answer in gaps if len(tokenizer(source)["input_ids"]) <= longest]
+    outputs = translate(model, tokenizer, [source for source, _ in asked])
+    return tuple(Translation(*texts, output) for texts, output in zip(asked, outputs, strict=True))
 
 
 def generate_texts(
@@ -153,7 +159,7 @@ def generate_texts(
     texts = []
     with evaluating(model) as device:
         for prompt in prompts:
-            ids = [tokenizer.bos_token_id, *tokenizer(prompt, add_special_tokens=False)["input_ids"]]
+            ids = [begin_token(special_tokens(tokenizer)), *tokenizer(prompt, add_special_tokens=False)["input_ids"]]
             room = min(max_new_tokens, model.config.max_position_embeddings - len(ids))
             new = ids[:0]
             if room > 0:

@@ -15,7 +15,7 @@ All are computed in float32 and summed without rounding, so that two texts with 
 import copy
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -23,7 +23,7 @@ import torch
 from tokenizers import Encoding
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..data.tokenizer import text_encoder
+from ..data.tokenizer import begin_token, special_tokens, text_encoder
 from ..model.modeling_minilm import LanguageModelHead, MiniLMForCausalLM, MiniLMForMaskedLM
 from .language_model import predicts_next_token
 from .token_scores import Query, target_log_probabilities
@@ -119,7 +119,7 @@ class TextScorer:
         }[self.scoring]
         if self.scoring != "causal" and tokenizer.mask_token_id is None:
             raise ValueError(f"the tokenizer's mask token (None) must exist for {self.scoring} scoring; score causal.")
-        self._begin = None if self.scoring == "masked" else begin_token(tokenizer)
+        self._begin = None if self.scoring == "masked" else begin_token(special_tokens(tokenizer))
 
     def score(self, texts: Sequence[str]) -> list[TextScore | None]:
         """Return the score of each text; None for one without tokens, or longer than the model's positions."""
@@ -216,19 +216,6 @@ def both_directions(model: PreTrainedModel) -> tuple[PreTrainedModel, PreTrained
         )
     torch.nn.Module.to(other, model.device, model.dtype).eval()
     return (other, model) if model.is_causal_head else (model, other)
-
-
-def begin_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Return the token after which a causal model reads a text: the begin token, or what tokenizers have in its place.
-
-    Raises:
-        ValueError: If there is none.
-    """
-    candidates: Iterable[int | None] = (tokenizer.bos_token_id, tokenizer.cls_token_id, tokenizer.eos_token_id)
-    found = next((token for token in candidates if token is not None), None)
-    if found is None:
-        raise ValueError("the tokenizer's begin token (None) must exist for causal scoring; set its bos_token.")
-    return found
 
 
 def longest_text(model: Any, tokenizer: PreTrainedTokenizerBase) -> int:

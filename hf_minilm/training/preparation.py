@@ -35,15 +35,27 @@ SIDES = ("source", "target")
 NUM_SENTINELS = 100
 """Tokens that stand for the gaps of a text, as many as T5 has (Raffel et al. 2020, section 3.1.4)."""
 
+_TOO_LONG = "pairs longer than data.sequence_length"
+_WORTH_SAYING = 1e-3  # of all tokens
+
 
 @dataclass(frozen=True)
 class Data:
-    """A tokenised corpus, and its two parts as rows of the recipe's objective."""
+    """A tokenised corpus, and its two parts as rows of the recipe's objective.
+
+    Attributes:
+        corpus: The corpus.
+        tokenizer: The tokenizer.
+        train: The part to train on.
+        held_out: The other part.
+        notes: What the report has to say of the text; nothing where the preparation was quiet.
+    """
 
     corpus: Corpus | PairCorpus
     tokenizer: PreTrainedTokenizerBase
     train: Objective
     held_out: Objective
+    notes: tuple[str, ...] = ()
 
     @property
     def world(self) -> World | None:
@@ -57,11 +69,16 @@ class Data:
     def held_out_pairs(self, number: int) -> list[tuple[str, str]]:
         """List sources that the model was not trained on, with their targets, spread evenly over a corpus of pairs.
 
-        The first ones would not do: a corpus may be sorted by length.
+        The first ones would not do: a corpus may be sorted by length. Pairs that are too long for a row are not among
+        them: the model has learnt from none of their length, and may have no positions for it.
         """
-        pairs = list(self.corpus.pairs("validation")) if isinstance(self.corpus, PairCorpus) else []
-        number = min(number, len(pairs))
-        return [(pair.source, pair.target) for pair in (pairs[len(pairs) * each // number] for each in range(number))]
+        if not isinstance(self.corpus, PairCorpus) or not isinstance(self.held_out, PairObjective):
+            return []
+        fitting = self.held_out.pairs
+        number = min(number, len(fitting))
+        chosen = {int(fitting[len(fitting) * each // number]) for each in range(number)}
+        pairs = enumerate(self.corpus.pairs("validation"))
+        return [(pair.source, pair.target) for place, pair in pairs if place in chosen]
 
 
 def open_corpus(recipe: Recipe) -> Corpus | PairCorpus:
@@ -96,24 +113,86 @@ def prepare_data(recipe: Recipe, folder: Path, *, quiet: bool, corpus: Corpus | 
     tokenizer = _tokenizer(recipe, corpus, folder / "tokenizer", quiet=quiet)
     _refuse_missing_tokens(recipe, tokenizer)
     _refuse_tokenizer_of_another_model(folder / "checkpoints", tokenizer)
+    stores: dict[Split, list[TokenStore]] = {"train": [], "validation": []}
     objectives = []
-    splits: tuple[Split, ...] = ("train", "validation")
-    for split in splits:
-        stores = [
-            _store(recipe, corpus, tokenizer, split, side, quiet=quiet)
-            for side in (SIDES if isinstance(corpus, PairCorpus) else (None,))
-        ]
-        objectives.append(build_objective(recipe, stores, tokenizer))
+    for split, sides in stores.items():
+        for side in SIDES if isinstance(corpus, PairCorpus) else (None,):
+            sides.append(_store(recipe, corpus, tokenizer, split, side, quiet=quiet))
+        objectives.append(build_objective(recipe, sides, tokenizer))
+    notes: tuple[str, ...] = ()
+    if not quiet:
+        notes = _describe(recipe, corpus, tokenizer, stores=stores, objectives=objectives)
+    train, held_out = objectives
+    return Data(corpus, tokenizer, train, held_out, notes)
+
+
+def _describe(
+    recipe: Recipe,
+    corpus: Corpus | PairCorpus,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    stores: dict[Split, list[TokenStore]],
+    objectives: Sequence[Objective],
+) -> tuple[str, ...]:
+    """Say what became of the text, and how much of it there is; give what the report has to say too."""
     for what, count in corpus.skipped.items():
-        if not quiet:
-            _say(f"skipped: {count:,} {what}")
+        _say(f"skipped: {count:,} {what}")
     for what, count in corpus.changed.items():
-        if not quiet:
-            _say(f"changed: {count:,} {what}")
-    for what, count in _left_out(objectives[0]).items():
-        if count and not quiet:
+        _say(f"changed: {count:,} {what}")
+    train, held_out = objectives
+    for what, count in _left_out(train).items():
+        if count:
             _say(f"left out of the training: {count:,} {what}")
-    return Data(corpus, tokenizer, *objectives)
+    _say(describe_amount(recipe, stores["train"], train))
+    notes = []
+    if isinstance(held_out, PairObjective) and held_out.num_too_long:
+        notes.append(f"{held_out.num_too_long:,} held-out {_TOO_LONG} are in no figure")
+    unknown, advice = f"are unknown ({tokenizer.unk_token})", _advice_on_unknown(recipe)
+    share, of_held_out = (
+        _unknown_share(sides, tokenizer) for sides in (stores["train"] + stores["validation"], stores["validation"])
+    )
+    if share > _WORTH_SAYING:
+        _say(f"{share:.1%} of the tokens {unknown}{advice}")
+    if of_held_out > _WORTH_SAYING:
+        notes.append(f"{of_held_out:.1%} of the held-out tokens {unknown}, whose text bits per byte leaves out{advice}")
+    return tuple(notes)
+
+
+def describe_amount(recipe: Recipe, stores: Sequence[TokenStore], objective: Objective) -> str:
+    """Say how much text there is to train on and, where the budget is no time, how often it will be read.
+
+    Args:
+        recipe: The settings.
+        stores: The text, both sides of pairs.
+        objective: Its rows.
+    """
+    num_bytes, num_tokens = sum(int(store.num_bytes.sum()) for store in stores), sum(s.num_tokens for s in stores)
+    size = f"{num_bytes / 1e6:,.1f} MB" if num_bytes >= 1e5 else f"{num_bytes:,} bytes"
+    what = "documents" if len(stores) == 1 else "pairs"
+    line = f"text to train on: {size}, {num_tokens:,} tokens in {stores[0].num_documents:,} {what}"
+    budget = recipe.training.budget
+    if budget.kind == "seconds":
+        return line
+    positions_of_a_step = recipe.training.batch_rows * objective.positions_per_row
+    positions = budget.value * (positions_of_a_step if budget.kind == "steps" else 1)
+    epochs = positions / (objective.rows_in_epoch(0) * objective.positions_per_row)
+    number = f"{epochs:,.0f}" if epochs >= 10 else f"{epochs:.2g}"
+    return f"{line}; a budget of {budget} is about {number} epochs (readings of all of it)"
+
+
+def _unknown_share(stores: Sequence[TokenStore], tokenizer: PreTrainedTokenizerBase) -> float:
+    """Give the share of a part's tokens that stand for what the vocabulary cannot spell."""
+    unknown = sum(store.count(tokenizer.unk_token_id) for store in stores)
+    return unknown / sum(store.num_tokens for store in stores)
+
+
+def _advice_on_unknown(recipe: Recipe) -> str:
+    """Name what has fewer unknown tokens, if anything has."""
+    if recipe.tokenizer.folder is not None:
+        return "; a tokenizer trained on this text, without tokenizer.folder, has fewer"
+    if recipe.tokenizer_kind == "wordpiece":
+        return "; tokenizer.kind=unigram has next to none"
+    return "; tokenizer.kind=bytelevel_bpe has none" if recipe.is_sequence_to_sequence else ""
 
 
 def _refuse_missing_tokens(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -182,7 +261,7 @@ def _left_out(objective: Objective) -> dict[str, int]:
     """Say what an objective could not use, by how its counters are called."""
     names = {
         "num_empty": "pairs without tokens on a side",
-        "num_too_long": "pairs longer than data.sequence_length",
+        "num_too_long": _TOO_LONG,
         "num_too_short": "texts too short for a gap",
     }
     return {what: getattr(objective, name, 0) for name, what in names.items()}

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -73,6 +74,40 @@ def test_a_byte_that_is_not_utf_8_is_named_and_replaced_on_demand(tmp_path: Path
         paragraphs(Corpus([str(path)]))
     assert "\n" not in str(raised.value)
     assert paragraphs(Corpus([str(path)], encoding_errors="replace")) == [("Año.", "B\ufffdo."), ("C.",)]
+
+
+SPANISH = "El niño comió maíz y María cantó después."
+
+
+@pytest.mark.parametrize("suffix", ["txt", "txt.gz", "jsonl"])
+def test_a_text_in_latin_1_is_refused_and_not_destroyed(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    texts = [(f"{SPANISH} {number}.",) for number in range(200)]
+    content = as_text(texts) if suffix != "jsonl" else b"\n".join(b'{"text": "%s"}' % t[0].encode() for t in texts)
+    latin = content.decode().encode("latin-1")
+    path.write_bytes(gzip.compress(latin) if suffix == "txt.gz" else latin)
+    message = rf"\(1\d\d among [\d,]+ characters up to {re.escape(path.name)}:\d+\) must be at most 1 in 1,000; .*iconv"
+    with pytest.raises(ValueError, match=message) as raised:
+        paragraphs(Corpus([str(path)], encoding_errors="replace"))
+    assert "\n" not in str(raised.value)
+    with pytest.raises(ValueError, match=r"convert the text, .*iconv -f WINDOWS-1252 -t UTF-8"):
+        paragraphs(Corpus([str(path)]))
+
+
+def test_another_encoding_is_seen_in_a_folder_of_small_files_too(tmp_path: Path) -> None:
+    for number in range(60):
+        (tmp_path / f"{number:02}.txt").write_bytes(f"{SPANISH} {number}.".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"up to 16\.txt:1\)"):  # the hundredth accent, at six a file
+        paragraphs(Corpus([str(tmp_path)], encoding_errors="replace"))
+
+
+def test_few_damaged_bytes_are_borne_and_counted_anew_in_each_pass(tmp_path: Path) -> None:
+    good = "\n\n\n".join(f"{SPANISH} {number}." for number in range(24_000)).encode()
+    (tmp_path / "a.txt").write_bytes(good + b"\n\n\n" + b"One\xf1." + b" x\xff" * 600 + good[:-1])
+    corpus = Corpus([str(tmp_path / "a.txt")], encoding_errors="replace")
+    for _ in range(3):
+        assert sum("\ufffd" in text for document in paragraphs(corpus) for text in document) == 1
+        assert corpus.changed == {limits.REPLACED: 1}
 
 
 def test_a_bad_byte_in_parquet_and_a_lone_surrogate_in_json_are_named_and_replaced(tmp_path: Path) -> None:
@@ -323,3 +358,36 @@ def test_a_hub_that_cannot_be_reached_is_one_line_of_error(monkeypatch: pytest.M
         paragraphs(Corpus(["hub:owner/name"]))
     with pytest.raises(ValueError, match="must be hub:owner/name"):
         Corpus(["hub:owner/name@a@b"])
+
+
+def sources(corpus: Corpus) -> list[str]:
+    return sorted(document.source for split in ("train", "validation") for document in corpus.documents(split))
+
+
+def test_a_link_to_a_folder_is_followed_once_and_what_is_no_file_is_counted(tmp_path: Path) -> None:
+    folder, other = tmp_path / "folder", tmp_path / "other"
+    (folder / "inner").mkdir(parents=True)
+    (other / "deep").mkdir(parents=True)
+    (folder / "a.txt").write_text("A.\n\n\nB.")
+    (folder / "inner" / "b.txt").write_text("C.")
+    (other / "deep" / "c.txt").write_text("D.")
+    for link, target in (("x", other), ("y", other), ("z", other / "deep"), ("0", folder / "inner"), ("up", tmp_path)):
+        (folder / link).symlink_to(target)
+    (other / "deep" / "back").symlink_to(other)
+    (other / "round").symlink_to(folder)
+    os.mkfifo(folder / "pipe.txt")
+    (folder / "nowhere.txt").symlink_to("nowhere")
+    corpus = Corpus([str(folder)])
+    assert sources(corpus) == ["a.txt:1", "a.txt:2", "b.txt:1", "c.txt:1"]
+    assert corpus.skipped == {"pipes, devices and links to nothing": 2, "links to a folder that they are in": 1}
+
+
+def test_a_folder_is_read_from_its_own_place_if_a_link_leads_there_too(tmp_path: Path) -> None:
+    (tmp_path / "z").mkdir()
+    for name in ("z/a.txt", "m.txt"):
+        (tmp_path / name).write_text(f"{name}\n\n\nB.")
+    before = Corpus([str(tmp_path)]).fingerprint()
+    (tmp_path / "a").symlink_to("z")
+    corpus = Corpus([str(tmp_path)])
+    assert corpus.fingerprint() == before
+    assert corpus.skipped == {}

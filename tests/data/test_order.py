@@ -67,9 +67,15 @@ def test_shuffled_rows_are_spread_evenly() -> None:
     assert all(abs(count - 500) < 4.5 * np.sqrt(500 * 0.75) for count in first_rows.values())
 
 
-def test_the_share_of_epochs_that_lies_before_a_step() -> None:
-    order = RowOrder(lambda epoch: 8 if epoch == 0 else 4, 2, seed=0)
-    assert [order.epoch(step) for step in range(6)] == [0.0, 0.25, 0.5, 0.75, 1.0, 1.5]
+def test_steps_that_change_their_size_go_on_in_the_line_where_they_stand() -> None:
+    before, rows = RowOrder(uneven_epochs, 4, seed=5), []
+    for step in range(3):
+        rows += before.rows(step)
+    after = RowOrder(uneven_epochs, 6, seed=5, behind=(3, 12))
+    rows += after.rows(3) + after.rows(4)
+    assert rows == [key for step in range(6) for key in before.rows(step)]
+    with pytest.raises(ValueError, match=r"step \(2\) must be at least 3"):
+        after.rows(2)
 
 
 @pytest.mark.parametrize("seed", range(100))

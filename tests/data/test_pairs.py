@@ -13,6 +13,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
+from hf_minilm.data.limits import REPLACED
 from hf_minilm.data.pairs import Pair, PairCorpus, read_pairs
 from hf_minilm.data.world_pairs import WorldPairs
 
@@ -147,6 +148,19 @@ def test_a_byte_that_is_not_utf_8_is_named_and_replaced_on_demand(tmp_path: Path
         with pytest.raises(ValueError, match=rf"{re.escape(name)}{place}.*encoding_errors=replace"):
             read(tmp_path / name)
         assert read(tmp_path / name, encoding_errors="replace") == [Pair("a\ufffd", "a\ufffd")]
+
+
+def test_pairs_in_latin_1_are_refused_and_few_damaged_bytes_are_counted(tmp_path: Path) -> None:
+    lines = [f"El niño comió {number}.\tThe boy ate {number}." for number in range(4_000)]
+    path = written(tmp_path / "a.tsv", "\n".join(lines).encode("latin-1"))
+    message = rf"\(100 among [\d,]+ characters up to {re.escape(str(path))}\) must be at most 1 in 1,000; .*iconv"
+    with pytest.raises(ValueError, match=message) as raised:
+        list(PairCorpus([str(path)], encoding_errors="replace").pairs("train"))
+    assert "\n" not in str(raised.value)
+    written(path, "\n".join(lines).encode() + b"\nlast\xff\tlast")
+    corpus = PairCorpus([str(path)], encoding_errors="replace")
+    assert sum(1 for split in ("train", "validation") for _ in corpus.pairs(split)) == 4_001
+    assert corpus.changed == {REPLACED: 1}
 
 
 def test_a_folder_is_read_in_order_and_what_is_passed_over_is_counted(tmp_path: Path) -> None:

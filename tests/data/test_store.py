@@ -5,6 +5,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from hf_minilm.data import store as store_module
 from hf_minilm.data.document import Document, split_sentences
@@ -245,3 +247,75 @@ def test_masked_rows_with_next_sentences_come_from_the_store_and_restore_its_tok
     assert {0, 1} <= set(batch["next_sentence_label"].unique().tolist())
     begins = (batch["position_ids"] == 0) & (original != special.pad)
     assert (original[begins] == special.classify).all()
+
+
+def sentencepiece_tokenizer(mark):
+    """Make a tokenizer as Llama's, which marks the beginning of whatever it is given."""
+    letters = [chr(97 + place) for place in range(26)]
+    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *letters, "▁a", "▁b", "ab"]
+    merges = [("▁", "a"), ("▁", "b"), ("a", "b")]
+    numbered = {piece: place for place, piece in enumerate(pieces)}
+    inner = Tokenizer(models.BPE(numbered, merges, byte_fallback=True, unk_token="<unk>", fuse_unk=True))
+    if mark == "prepend":
+        inner.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    else:
+        inner.pre_tokenizer = pre_tokenizers.Metaspace("▁", prepend_scheme=mark, split=False)
+    inner.add_special_tokens(["<unk>", "<s>", "</s>"])
+    return PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+
+
+PARAGRAPHS = ("ab ba. Bad? A cab.", "ba ab.", "Abba", "日 b")
+
+
+@pytest.mark.parametrize("mark", ["always", "first", "prepend", "never"])
+def test_a_store_has_the_tokens_that_the_tokenizer_gives_a_whole_text(mark, tmp_path):
+    tokenizer = sentencepiece_tokenizer(mark)
+    documents = [Document(PARAGRAPHS, "a"), Document(PARAGRAPHS[1:], "b"), Document(("b",), "c")]
+    store = build_store(lambda: iter(documents), tokenizer, cache_folder=tmp_path, key="key", progress=False)
+    for number, document in enumerate(documents):
+        encoded = tokenizer(document.text, add_special_tokens=False, return_offsets_mapping=True)
+        assert store.tokens(number).tolist() == encoded["input_ids"]
+        begins = [
+            document.text.index(paragraph) + start
+            for paragraph in document.paragraphs
+            for start, _ in split_sentences(paragraph)
+        ]
+        places = np.flatnonzero(store.flags(number) & SENTENCE_START)
+        assert [
+            next(place for place, (_, end) in enumerate(encoded["offset_mapping"]) if end > begin) for begin in begins
+        ] == places.tolist()
+        assert store.num_bytes[number] == len(document.text.encode())
+
+
+def test_a_store_of_whole_texts_has_another_name_than_one_of_paragraphs(tmp_path, monkeypatch):
+    def build():
+        documents = [Document(PARAGRAPHS, "a")]
+        tokenizer = sentencepiece_tokenizer("first")
+        return build_store(lambda: iter(documents), tokenizer, cache_folder=tmp_path, key="key", progress=False)
+
+    whole = build()
+    with monkeypatch.context() as patched:
+        patched.setattr(store_module, "_depends_on_division", lambda _: False)
+        apart = build()
+    assert not apart.reused
+    assert apart.num_tokens == whole.num_tokens + 2  # the marks of "Abba" and "日"; that of "ba" makes a token with it
+    assert build().reused
+
+
+def test_a_very_long_text_is_encoded_in_stretches_of_whole_paragraphs(tmp_path, monkeypatch):
+    monkeypatch.setattr(store_module, "_CHARACTERS_PER_BATCH", 30)
+    tokenizer = sentencepiece_tokenizer("first")
+    documents = [Document((*PARAGRAPHS, "c" * 50, "ab"), "a")]
+    store = build_store(lambda: iter(documents), tokenizer, cache_folder=tmp_path, key="key", progress=False)
+    texts = ["ab ba. Bad? A cab.\nba ab.\nAbba\n", "日 b\n", "c" * 50 + "\n", "ab"]
+    expected = [each for text in texts for each in tokenizer(text, add_special_tokens=False)["input_ids"]]
+    assert store.tokens(0).tolist() == expected
+
+
+def test_tokens_are_counted(build):
+    store = build()
+    everything = np.concatenate([store.tokens(number) for number in range(store.num_documents)])
+    for token in (5, 1, int(everything[0])):
+        assert store.count(token) == int((everything == token).sum())
+    assert store.count(int(everything[0])) > 0
+    assert store.count(None) == 0

@@ -1,15 +1,22 @@
+import hashlib
+import json
 import os
+import random
 import subprocess
 import sys
 from collections import Counter
 
 import pytest
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
+from hf_minilm.data import tokenizer as tokenizer_module
 from hf_minilm.data.document import Document
+from hf_minilm.data.documentation import installed_documentation
 from hf_minilm.data.tokenizer import (
+    SpecialTokens,
     _most_frequent,
+    begin_token,
     load_tokenizer,
     sentinel_ids,
     special_tokens,
@@ -87,6 +94,17 @@ def test_an_encoders_token_bytes_are_those_of_the_text_without_its_spaces(tokeni
     assert not sizes[:5].any()
     for text in PROSE:
         assert sizes[tokenizers[kind](text)["input_ids"]].sum() == len(text.replace(" ", "").encode())
+
+
+@pytest.mark.parametrize("is_byte_level", [True, False])
+def test_what_says_that_a_word_goes_on_or_ends_is_no_text(is_byte_level):
+    pieces = {"ñ": 0, "a</w>": 1, "@@b": 2, "@@ñ</w>": 3, "</w>": 4, "b": 5}
+    marks = {"end_of_word_suffix": "</w>", "continuing_subword_prefix": "@@"}
+    inner = Tokenizer(models.BPE(pieces, [], **marks))
+    if is_byte_level:
+        inner.decoder = decoders.ByteLevel()
+    letter = 1 if is_byte_level else 2
+    assert token_bytes(PreTrainedTokenizerFast(tokenizer_object=inner)).tolist() == [letter, 1, 1, letter, 0, 1]
 
 
 @pytest.mark.parametrize("falls_back", [True, False])
@@ -308,3 +326,79 @@ def test_a_bytelevel_bpe_learns_from_few_long_words_and_says_so(
 def test_a_space_is_no_token_of_its_own_to_a_unigram() -> None:
     tokenizer = train_tokenizer(World(("es", "en")).documents(200), kind="unigram", vocab_size="auto")
     assert tokenizer.tokenize("El perro, la casa.") == ["▁El", "▁perro", ",", "▁la", "▁casa", "."]
+
+
+IDEOGRAPHS = [chr(0x4E00 + number) for number in range(1_500)]
+
+
+def ideographic_documents():
+    """Make texts in which each of 1,500 ideographs stands 20 times."""
+    mixed = IDEOGRAPHS * 20
+    random.Random(0).shuffle(mixed)
+    return [Document(("".join(mixed[first : first + 30]) + "。",), "text") for first in range(0, len(mixed), 30)]
+
+
+def test_a_wordpiece_of_16000_has_each_of_1500_ideographs_and_one_of_2000_leaves_some_out():
+    documents = ideographic_documents()
+    tokenizer = train_tokenizer(documents, kind="wordpiece", vocab_size="auto")
+    assert set(IDEOGRAPHS) <= tokenizer.get_vocab().keys()
+    assert tokenizer.unk_token_id not in tokenizer("".join(IDEOGRAPHS)).input_ids
+    small = tokenizer_module._alphabet(Counter(dict.fromkeys(IDEOGRAPHS, 7)), 2_000)
+    assert small == set(IDEOGRAPHS[:1_000])
+
+
+def test_an_alphabet_leaves_half_of_the_vocabulary_to_words():
+    hangul = [chr(0xAC00 + number) for number in range(6_000)]
+    words = Counter({f"{first}{second}": 3 for first, second in zip(hangul[::2], hangul[1::2], strict=True)})
+    alphabet = tokenizer_module._alphabet(words, 8_000)
+    inside = sum(character in alphabet for character in hangul[1::2])
+    assert 3_998 <= len(alphabet) + inside <= 4_000
+    assert len(tokenizer_module._alphabet(words, 30_000)) == 6_000
+
+
+def test_what_is_a_trace_of_a_latin_text_takes_no_place_from_its_words():
+    latin = {f"{first}{second}": 1_000 for first in "abcdefghijklmnop" for second in "ñáéíóúü"}
+    common = {chr(0x400 + number): 30 for number in range(977)}
+    rare = dict.fromkeys(IDEOGRAPHS[:20], 1)
+    alphabet = tokenizer_module._alphabet(Counter(latin | common | rare), 16_000)
+    assert alphabet == {*"abcdefghijklmnopñáéíóúü", *common}
+
+
+def test_the_vocabulary_of_the_built_in_stories_is_the_one_it_always_had():
+    tokenizer = train_tokenizer(World(("es", "en")).documents(2_000), kind="wordpiece", vocab_size="auto")
+    vocabulary = json.dumps(sorted(tokenizer.get_vocab().items()))
+    assert hashlib.sha256(vocabulary.encode()).hexdigest()[:16] == "1d0788d3b5d6c126"
+
+
+@pytest.mark.slow
+def test_the_vocabulary_of_the_built_in_documentation_needs_no_larger_alphabet(monkeypatch):
+    documents = installed_documentation()
+    usual = train_tokenizer(documents, kind="wordpiece", vocab_size=8_000).get_vocab()
+    monkeypatch.setattr(tokenizer_module, "_MOST_LEFT_OUT", 1.0)  # never more than 1,000 characters
+    assert train_tokenizer(documents, kind="wordpiece", vocab_size=8_000).get_vocab() == usual
+
+
+def test_words_that_are_all_too_long_for_a_wordpiece_are_refused():
+    thai = "".join(chr(0x0E01 + number % 46) for number in range(300))
+    with pytest.raises(ValueError, match=r"at most 100 characters \(0\) must be .*; choose tokenizer.kind unigram"):
+        train_tokenizer([Document((thai,), "text")], kind="wordpiece", vocab_size="auto")
+
+
+@pytest.mark.parametrize("kind", ENCODER_DECODERS)
+def test_an_encoder_decoder_writes_chinese_back_without_spaces(kind):
+    tokenizer = train_tokenizer(ideographic_documents(), kind=kind, vocab_size="auto", for_pairs=True)
+    text = f"{''.join(IDEOGRAPHS[100:120])}。{IDEOGRAPHS[7]} {IDEOGRAPHS[8]}。"
+    assert tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True) == text
+
+
+def special(**ids):
+    names = ("pad", "unknown", "classify", "separate", "mask", "begin", "end")
+    return SpecialTokens(**{**dict.fromkeys(names), **ids}, vocab_size=50)
+
+
+def test_a_text_begins_with_the_begin_token_or_the_end_token_and_an_encoders_with_the_first():
+    assert begin_token(special(begin=1, end=2, classify=3)) == 1
+    assert begin_token(special(end=2, classify=3)) == 2
+    assert begin_token(special(classify=3)) == 3
+    with pytest.raises(ValueError, match=r"begin token \(None\) must exist for a causal model; set its bos_token"):
+        begin_token(special(pad=0))

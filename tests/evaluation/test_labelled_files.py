@@ -41,6 +41,14 @@ def test_the_end_of_a_name_says_the_form_in_any_case(tmp_path, name, form):
     assert list(read_tagged_sentences(str(tmp_path / name))) == SENTENCES
 
 
+@pytest.mark.parametrize("blank", ["\n\n", "\n"])
+def test_the_lines_between_the_documents_of_conll_2003_are_no_sentences(tmp_path, blank):
+    mark = f"-DOCSTART- -X- -X- O{blank}"
+    text = TAGGED["a.conll"].replace("\n\n\n", f"\n{mark}")
+    (tmp_path / "a.conll").write_text(mark + text, encoding="utf-8")
+    assert list(read_tagged_sentences(str(tmp_path / "a.conll"))) == SENTENCES
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [

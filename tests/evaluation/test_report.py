@@ -110,6 +110,14 @@ def test_no_line_is_longer_than_100_columns(report):
     assert max(len(line) for line in report.to_text().splitlines()) <= 100
 
 
+def test_notes_stand_below_the_held_out_loss():
+    notes = ("12.3% of the held-out tokens are unknown ([UNK])", "3 held-out pairs are in no figure")
+    report = replace(masked_report(), notes=notes)
+    paragraph = next(part for part in report.to_text().split("\n\n") if part.startswith("On held-out text"))
+    assert paragraph.splitlines()[-2:] == [f"  {note}" for note in notes]
+    assert report.to_json()["notes"] == list(notes)
+
+
 def test_the_causal_floor_stands_beside_the_loss_and_a_reason_in_its_place():
     assert "held-out loss 1.50 nats per predicted token (floor 0.75)" in causal_report(0.75).to_text()
     text = causal_report("There is no floor for this text.").to_text()

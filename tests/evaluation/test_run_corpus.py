@@ -51,7 +51,7 @@ def write_run(tmp_path):
 
 def held_out_texts(source, folder):
     corpus, words = corpus_with(str(source), find_recipe(folder))
-    assert words == "held out is what the run of the recipe.yaml beside the model held out of it, if it is as it was"
+    assert words.endswith("and its version may have trained on some of that")
     return [document.text for document in corpus.held_out_of(Corpus([str(source)]))]
 
 
@@ -81,7 +81,7 @@ def test_the_suite_measures_what_the_run_holds_out_and_says_so(files, write_run,
     settings = EvaluationSettings(length=64)
     measured, expected = evaluate_model(model, word_tokenizer, suites, settings=settings).suites.values()
     assert measured.figures == expected.figures
-    assert "the run of the recipe.yaml beside the model" in " ".join(measured.notes)
+    assert "held out is what that run would hold out of it now" in " ".join(measured.notes)
 
 
 def test_a_recipe_is_found_beside_a_finished_model_a_checkpoint_and_in_a_folder_that_was_pushed(files, write_run):
@@ -127,6 +127,8 @@ def test_the_words_say_whether_the_corpus_is_the_one_that_was_trained_on(files, 
     write_run(files / "one")
     run, source = files / "run", str(files / "one")
     fingerprint = Corpus([source]).fingerprint()
+    with pytest.raises(ValueError, match=r"must have corpus\.json: the version that made it held other documents out"):
+        refuse_another_corpus(run, fingerprint)
     keep_fingerprints(run, [fingerprint])
     known = "held out is what the run of the recipe.yaml beside the model held out of it"
     assert corpus_with(source, run / "recipe.yaml")[1] == known

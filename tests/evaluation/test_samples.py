@@ -1,13 +1,23 @@
 """Filled masks and continued texts."""
 
+import copy
+
 import pytest
 import torch
 
-from hf_minilm import MiniLMForCausalLM, MiniLMForMaskedLM, MiniLMForPreTraining
+from hf_minilm import (
+    MiniLMForCausalLM,
+    MiniLMForConditionalGeneration,
+    MiniLMForMaskedLM,
+    MiniLMForPreTraining,
+    MiniLMSeq2SeqConfig,
+)
 from hf_minilm.data.document import Document
+from hf_minilm.data.tokenizer import train_tokenizer
 from hf_minilm.data.world import World
 from hf_minilm.evaluation.samples import (
     MaskedSentence,
+    fill_gaps,
     fill_masks,
     generate_texts,
     held_out_beginnings,
@@ -89,3 +99,35 @@ def test_a_prompt_that_fills_the_models_positions_is_not_continued(tiny_model, b
     model.config.max_position_embeddings = 4
     (text,) = generate_texts(model, byte_tokenizer, ["The old keys to the cabinet are old."])
     assert text.continuation == ""
+
+
+def test_a_model_whose_tokenizer_has_no_begin_token_begins_as_it_was_trained_to(tiny_model, byte_tokenizer):
+    tokenizer = copy.deepcopy(byte_tokenizer)
+    tokenizer.bos_token = None
+    model = tiny_model(MiniLMForCausalLM, tokenizer)
+    prompt = "The old keys"
+    (text,) = generate_texts(model, tokenizer, [prompt], max_new_tokens=1)
+    ids = [tokenizer.eos_token_id, *tokenizer(prompt, add_special_tokens=False)["input_ids"]]
+    with torch.no_grad():
+        likeliest = model(input_ids=torch.tensor([ids])).logits[0, -1].argmax().item()
+    assert text.continuation == tokenizer.decode([likeliest], skip_special_tokens=True)
+
+
+def test_sentences_beyond_a_models_table_of_positions_are_not_asked_for(tiny_model, word_tokenizer):
+    model = tiny_model(MiniLMForMaskedLM, word_tokenizer, position_embedding="learned")
+    sentences = [MaskedSentence("The keys [MASK] old."), MaskedSentence("The keys " * 127 + "[MASK] old.")]
+    (filled,) = fill_masks(model, word_tokenizer, sentences)
+    assert filled.text == sentences[0].text
+
+
+def test_gaps_beyond_an_encoders_table_of_positions_are_not_filled(world):
+    documents = list(world.documents(100))
+    tokenizer = train_tokenizer(
+        documents, kind="bytelevel_bpe", vocab_size="auto", for_pairs=True, num_sentinels=3, max_length=10
+    )
+    overrides = {"position_embedding": "learned", "max_position_embeddings": 10}
+    ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+    config = MiniLMSeq2SeqConfig.preset("vaswani2017", "tiny", vocab_size=len(tokenizer), **ids, **overrides)
+    sentences = [MaskedSentence("Ana [MASK] old.", ("is",)), MaskedSentence("The keys [MASK] old. " * 9, ("are",))]
+    filled = fill_gaps(MiniLMForConditionalGeneration(config).eval(), tokenizer, sentences)
+    assert [(each.source, each.target) for each in filled] == [("Ana <extra_id_0> old.", "is")]
