@@ -3,28 +3,14 @@
 Importing this package registers its classes with transformers' Auto classes, and does nothing else.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from types import ModuleType
 
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForCausalLM,
-    AutoModelForMaskedLM,
-    AutoModelForMultipleChoice,
-    AutoModelForNextSentencePrediction,
-    AutoModelForPreTraining,
-    AutoModelForQuestionAnswering,
-    AutoModelForSeq2SeqLM,
-    AutoModelForSequenceClassification,
-    AutoModelForTextEncoding,
-    AutoModelForTokenClassification,
-    PreTrainedConfig,
-    PreTrainedModel,
-)
+import transformers
+from transformers import AutoConfig, PreTrainedConfig
 
-from .model.configuration_minilm import MiniLMConfig
-from .model.configuration_minilm_seq2seq import MiniLMSeq2SeqConfig
+from .model import modeling_minilm, modeling_minilm_seq2seq
+from .model.configuration_minilm import AUTO_MAP, MiniLMConfig
+from .model.configuration_minilm_seq2seq import SEQ2SEQ_AUTO_MAP, MiniLMSeq2SeqConfig
 from .model.modeling_minilm import (
     MiniLMForCausalLM,
     MiniLMForMaskedLM,
@@ -63,32 +49,17 @@ __all__ = [
     "MiniLMSeq2SeqPreTrainedModel",
 ]
 
-_CLASSES = {
-    AutoModel: MiniLMModel,
-    AutoModelForTextEncoding: MiniLMModel,
-    AutoModelForPreTraining: MiniLMForPreTraining,
-    AutoModelForMaskedLM: MiniLMForMaskedLM,
-    AutoModelForNextSentencePrediction: MiniLMForNextSentencePrediction,
-    AutoModelForCausalLM: MiniLMForCausalLM,
-    AutoModelForSequenceClassification: MiniLMForSequenceClassification,
-    AutoModelForTokenClassification: MiniLMForTokenClassification,
-    AutoModelForQuestionAnswering: MiniLMForQuestionAnswering,
-    AutoModelForMultipleChoice: MiniLMForMultipleChoice,
-}
-_SEQ2SEQ_CLASSES = {
-    AutoModel: MiniLMSeq2SeqModel,
-    AutoModelForSeq2SeqLM: MiniLMForConditionalGeneration,
-}
 
-
-def _register(config_class: type[PreTrainedConfig], classes: Mapping[Any, type[PreTrainedModel]]) -> None:
+def _register(config_class: type[PreTrainedConfig], auto_map: dict[str, str], modeling: ModuleType) -> None:
     AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
     config_class.register_for_auto_class()
-    for auto_class, model_class in classes.items():
-        auto_class.register(config_class, model_class, exist_ok=True)
-        # Only a class registered so is saved together with its code; the bare model as what it is first of all.
-        model_class.register_for_auto_class("AutoModel" if model_class is MiniLMModel else auto_class.__name__)
+    for auto_class, target in auto_map.items():
+        if auto_class != "AutoConfig":
+            model_class = getattr(modeling, target.partition(".")[2])
+            getattr(transformers, auto_class).register(config_class, model_class, exist_ok=True)
+            # Only a class registered so is saved together with its code; the bare model as what it is first of all.
+            model_class.register_for_auto_class("AutoModel" if model_class is MiniLMModel else auto_class)
 
 
-_register(MiniLMConfig, _CLASSES)
-_register(MiniLMSeq2SeqConfig, _SEQ2SEQ_CLASSES)
+_register(MiniLMConfig, AUTO_MAP, modeling_minilm)
+_register(MiniLMSeq2SeqConfig, SEQ2SEQ_AUTO_MAP, modeling_minilm_seq2seq)

@@ -194,7 +194,7 @@ def flex(subject: Subject) -> Difference:
 
 def variable_length(subject: Subject) -> Difference:
     """Measure the package's own kernel for packed rows, on a GPU in bfloat16, which is what it computes in there."""
-    if subject.model.positions.added_to_scores(*[subject.packed()] * 2) is not None:
+    if subject.model.positions.is_added_to_scores:
         raise NotHereError("the kernel knows no position bias")
     if subject.tokens.device.type == "cpu":
         return kernel(VARIABLE_LENGTH)(subject)
@@ -205,6 +205,8 @@ def flash(subject: Subject) -> Difference:
     """Measure flash attention where its package is installed, on whole rows, in bfloat16."""
     if not is_flash_attn_2_available():
         raise NotHereError("needs a CUDA device and flash-attn")
+    if subject.model.positions.is_added_to_scores:
+        raise NotHereError("the kernel knows no position bias")
     return _in_half(subject, "flash_attention_2", packed=False)
 
 

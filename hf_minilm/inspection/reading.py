@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..model.positions import POSITION_SCHEMES, PositionScheme
+from ..model.positions import POSITION_SCHEMES, build_positions
 from .attention_maps import attention_maps, attention_modules
 from .rollout import rollout, rollout_of_decoder
 from .token_labels import TokenLabel, token_labels
@@ -160,8 +160,8 @@ def _maps(model: PreTrainedModel, inputs: dict[str, Any], *groups: Sequence[Any]
 
 def _adds_to_scores(config: Any) -> bool:
     """Tell whether a model of this package has a position scheme that adds a bias to the scores."""
-    scheme: Any = POSITION_SCHEMES.get(getattr(config, "position_embedding", ""), PositionScheme)
-    return scheme.added_to_scores is not PositionScheme.added_to_scores
+    is_ours = getattr(config, "position_embedding", None) in POSITION_SCHEMES
+    return is_ours and build_positions(config).is_added_to_scores
 
 
 def _limit(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, maps: int) -> tuple[int, str]:

@@ -29,6 +29,7 @@ from transformers.masking_utils import (
     create_causal_mask,
     create_sliding_window_causal_mask,
     find_packed_sequence_indices,
+    flash_attention_mask,
     packed_sequence_mask_function,
     sliding_window_bidirectional_mask_function,
     sliding_window_causal_mask_function,
@@ -43,6 +44,9 @@ from .variable_length import VARIABLE_LENGTH, sequence_bounds
 Mask = torch.Tensor | BlockMask | None
 """What `token_mask` gives: boolean or added to the scores, blocks for flex attention, the bounds of the sequences for
 `minilm_varlen`, or None where all may look."""
+
+FLASH_BOUNDS = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")
+"""Arguments by which flash attention is told where the sequences of a row begin, and how long the longest is."""
 
 IMPLEMENTATIONS_WITH_BIAS = ("eager", "sdpa", "flex_attention")
 """Attention implementations that add a position bias to the scores; the others would drop it without a word."""
@@ -101,12 +105,16 @@ def masked_softmax(scores: torch.Tensor, mask: torch.Tensor | None) -> torch.Ten
     return weights * may_look.any(dim=-1, keepdim=True)
 
 
-class ResidualProjection(nn.Linear):
-    """A projection that ends in the residual sum: a linear one that starts smaller, see `scale_residual_initializer`.
+def residual_projection(inner_size: int, hidden_size: int, *, bias: bool) -> nn.Linear:
+    """Build a projection that ends in the residual sum, and so starts smaller, see `scale_residual_initializer`.
 
-    A class of its own because transformers initialises nothing but modules with parameters of their own in code that
-    is not part of it: a rule for `Attention` or for the whole model would never be applied.
+    Marked for it, and of no class of its own: what quantises takes nothing but an `nn.Linear`. The mark is not on what
+    the projection is part of, because transformers initialises nothing but modules with parameters of their own in code
+    that is not part of it.
     """
+    projection = nn.Linear(inner_size, hidden_size, bias=bias)
+    cast(Any, projection).ends_in_residual = True
+    return projection
 
 
 class Attention(nn.Module):
@@ -134,7 +142,7 @@ class Attention(nn.Module):
         self.query = nn.Linear(config.hidden_size, query_size, bias=config.attention_bias)
         self.key = nn.Linear(source_size, key_size, bias=config.attention_bias)
         self.value = nn.Linear(source_size, key_size, bias=config.attention_bias)
-        self.output = ResidualProjection(query_size, config.hidden_size, bias=config.attention_bias)
+        self.output = residual_projection(query_size, config.hidden_size, bias=config.attention_bias)
         self.query_norm = nn.RMSNorm(self.head_dim, eps=config.norm_eps) if config.qk_norm else nn.Identity()
         self.key_norm = nn.RMSNorm(self.head_dim, eps=config.norm_eps) if config.qk_norm else nn.Identity()
 
@@ -304,14 +312,58 @@ def refuse_unseparated_rows(implementation: str) -> None:
     """Raise where packed sequences would look at each other.
 
     Raises:
-        ValueError: If the attention implementation takes no mask. Flash attention tells packed sequences apart by
-            positions alone, which transformers does for a batch of one row.
+        ValueError: If the attention implementation takes no mask.
     """
-    if "flash" in implementation:
+    if is_flash(implementation) or implementation not in ALL_MASK_ATTENTION_FUNCTIONS:
         raise ValueError(
             f"attn_implementation ({implementation}) must keep packed sequences apart, and takes no mask; use "
-            f"{VARIABLE_LENGTH} or sdpa for packed rows."
+            f"{VARIABLE_LENGTH} or sdpa, or for flash attention a single row without padding."
         )
+
+
+def is_flash(implementation: str) -> bool:
+    """Tell whether an attention implementation is flash attention, which is told of padding and takes no mask."""
+    # Older versions of transformers give it another name, and no mask function, where it reads pages of keys.
+    return ALL_MASK_ATTENTION_FUNCTIONS.get(implementation.removeprefix("paged|")) is flash_attention_mask
+
+
+def packing(
+    config: MiniLMConfig,
+    position_ids: torch.Tensor | None,
+    attention_mask: Any,
+    told: dict[str, Any],
+    *,
+    batch_size: int,
+) -> tuple[torch.Tensor | None, dict[str, Any]]:
+    """Find packed sequences, and tell them as the attention implementation keeps them apart.
+
+    That is by a mask, but for flash attention, which is told their bounds, and in a single row alone. A caller that
+    tells them, in `FLASH_BOUNDS`, may be recording for a GPU, from which nothing can be read then.
+
+    Args:
+        config: Gives the implementation.
+        position_ids: [B or 1, T], or None.
+        attention_mask: As `MiniLMModel` takes it.
+        told: What the caller tells the implementation.
+        batch_size: B.
+
+    Returns:
+        What `packed_sequence_ids` gives where a mask is needed, and what to tell flash attention.
+    """
+    is_line = batch_size == 1 and is_flash(config._attn_implementation)
+    if is_line and attention_mask is None and told.get("cu_seq_lens_q") is not None:
+        return None, {name: told.get(name) for name in FLASH_BOUNDS}
+    sequence_ids = packed_sequence_ids(position_ids, attention_mask, batch_size=batch_size)
+    if sequence_ids is None or not is_line or not (attention_mask is None or _is_all_tokens(attention_mask)):
+        return sequence_ids, {}
+    length, device = sequence_ids.shape[1], sequence_ids.device
+    bounds = sequence_bounds(1, length, sequence_ids=sequence_ids, attention_mask=None, device=device)
+    longest = int(bounds.diff().max())
+    return None, dict(zip(FLASH_BOUNDS, (bounds, bounds, longest, longest), strict=True))
+
+
+def _is_all_tokens(attention_mask: Any) -> bool:
+    return isinstance(attention_mask, torch.Tensor) and attention_mask.dim() == 2 and bool(attention_mask.all())
 
 
 def packed_sequence_ids(
@@ -379,7 +431,7 @@ def token_mask(
         create_causal = create_sliding_window_causal_mask if slides else create_causal_mask
         return create_causal(config, embeddings, attention_mask, past_key_values)
     create = create_bidirectional_sliding_window_mask if slides else create_bidirectional_mask
-    return create(config, embeddings, attention_mask)
+    return create(config, embeddings, attention_mask, past_key_values=past_key_values)
 
 
 def _packed_mask(

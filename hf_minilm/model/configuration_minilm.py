@@ -314,8 +314,8 @@ class MiniLMConfig(PreTrainedConfig):
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """Build a configuration that was saved, with the fields among the keywords in the place of its own.
 
-        transformers would set these afterwards, where nothing completes or checks them. Rotary parameters that name no
-        base keep the saved one.
+        transformers would set these afterwards, where nothing completes or checks them. Rotary parameters, by their
+        old name `rope_scaling` too, keep what they leave open of the saved ones, see `_with_saved_rotation`.
 
         Args:
             config_dict: The saved fields.
@@ -328,9 +328,11 @@ class MiniLMConfig(PreTrainedConfig):
             ValueError: If the fields contradict each other.
         """
         given = {name: kwargs.pop(name) for name in MiniLMConfig.__annotations__.keys() & kwargs.keys()}
-        rotary, saved = given.get("rope_parameters"), config_dict.get("rope_parameters")
-        if isinstance(rotary, dict) and isinstance(saved, dict) and "rope_theta" in saved:
-            given["rope_parameters"] = {"rope_theta": saved["rope_theta"], **rotary}
+        scaling = kwargs.pop("rope_scaling", None)
+        if scaling is not None and given.setdefault("rope_parameters", scaling) is not scaling:
+            raise ValueError("rope_parameters and rope_scaling: only one of them must be given, as they are the same.")
+        if isinstance(given.get("rope_parameters"), dict):
+            given["rope_parameters"] = _with_saved_rotation(given["rope_parameters"], config_dict)
         return super().from_dict({**config_dict, **given}, **kwargs)
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -532,6 +534,30 @@ class MiniLMConfig(PreTrainedConfig):
         """Give the rotary parameters of a layer type: its own dictionary where there is one, else the common one."""
         parameters = self.rope_parameters or {}
         return parameters.get(layer_type, parameters)
+
+
+def _with_saved_rotation(given: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
+    """Complete rotary parameters, common ones or by layer type, by those among the fields that were saved.
+
+    Kept are the base, the share that is turned, and the length that the model was trained on: transformers would take
+    the new `max_position_embeddings` for it.
+    """
+    saved = fields.get("rope_parameters")
+    saved = saved if isinstance(saved, dict) else {}
+    length = fields.get("max_position_embeddings", MiniLMConfig.max_position_embeddings)
+
+    def completed(own: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
+        kept = {name: value for name, value in saved.items() if name in ("rope_theta", "partial_rotary_factor")}
+        if own.get("rope_type", own.get("type")) in ("yarn", "llama3"):
+            kept["original_max_position_embeddings"] = saved.get("original_max_position_embeddings", length)
+        return {**kept, **own}
+
+    by_type = [kind for kind in LAYER_TYPES if isinstance(given.get(kind), dict)]
+    by_type = by_type or [kind for kind in LAYER_TYPES if isinstance(saved.get(kind), dict)]
+    if not by_type:
+        return completed(given, saved)
+    common = {name: value for name, value in given.items() if name not in LAYER_TYPES}
+    return {kind: completed({**common, **given.get(kind, {})}, saved.get(kind, saved)) for kind in by_type}
 
 
 def refuse_near_misses(config: PreTrainedConfig, keywords: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from torch import nn
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .attention import Attention, Mask, ResidualProjection
+from .attention import FLASH_BOUNDS, Attention, Mask, residual_projection
 from .configuration_minilm import MiniLMConfig
 from .positions import PositionScheme, Rotation
 
@@ -35,7 +35,7 @@ class FeedForward(nn.Module):
         width, inner_width, bias = config.hidden_size, cast(int, config.intermediate_size), config.feed_forward_bias
         self.gate = nn.Linear(width, inner_width, bias=bias) if config.feed_forward == "gated" else None
         self.up = nn.Linear(width, inner_width, bias=bias)
-        self.down = ResidualProjection(inner_width, width, bias=bias)
+        self.down = residual_projection(inner_width, width, bias=bias)
         self.activation = ACT2FN[config.hidden_act]
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -102,8 +102,9 @@ class Layer(GradientCheckpointingLayer):
 
         def attend_elsewhere(tokens: torch.Tensor) -> torch.Tensor:
             # Direction and positions are those of the text itself, and some kernels would mask by them.
-            other = {"is_causal": False, "position_ids": None, "attention_mask": cross_attention_mask}
-            arguments = {**attention_arguments, **other, "encoder_hidden_states": encoder_hidden_states}
+            other = {"is_causal": False, "position_ids": None, **dict.fromkeys(FLASH_BOUNDS)}
+            other |= {"attention_mask": cross_attention_mask, "encoder_hidden_states": encoder_hidden_states}
+            arguments = {**attention_arguments, **other}
             return cast(Attention, self.cross_attention)(tokens, **arguments)[0]
 
         hidden_states = self._add(attend, self.attention_norm, hidden_states)
@@ -190,12 +191,18 @@ class Pooler(nn.Module):
         return torch.tanh(self.dense(first))
 
 
+def pooling_of(config: Any) -> str:
+    """Say which vector stands for a text: not the first under causal attention, which has seen only itself."""
+    return config.classifier_pooling or ("last" if config.is_causal else "first")
+
+
 def pooled(hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, pooling: str) -> torch.Tensor:
     """Make one vector [B, E] of a sequence [B, T, E], padded on either side.
 
     Args:
         hidden_states: [B, T, E].
-        attention_mask: 1 for tokens and 0 for padding [B, T]; None where there is no padding.
+        attention_mask: 1 for tokens and 0 for padding [B, T]; with a cache, [B, earlier + T]; None where there is no
+            padding.
         pooling: `first` or `last` token, or the `mean` of all.
 
     Raises:
@@ -211,7 +218,8 @@ def pooled(hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, poo
     if attention_mask is None:
         mask = torch.ones(hidden_states.shape[:2], dtype=torch.long, device=hidden_states.device)
     else:
-        mask = attention_mask.to(hidden_states.device)  # the last one's, of a model that is spread over devices
+        # The device is the last one's, of a model that is spread over several.
+        mask = attention_mask[:, -hidden_states.shape[1] :].to(hidden_states.device)
     if pooling == "mean":
         weights = mask.to(hidden_states.dtype)[..., None]
         return (hidden_states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)

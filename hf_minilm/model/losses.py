@@ -66,7 +66,7 @@ def summed_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, *, label_sm
 def clamped_count(labels: torch.Tensor, count: Count) -> torch.Tensor:
     """Give the count as a tensor on the labels' device, or else the number of labels not ignored; at least 1."""
     if count is None:
-        count = (labels != IGNORED).sum()
+        count = number_of_labels(labels)
     if not torch.is_tensor(count):
         return torch.full((), max(count, 1), device=labels.device)  # made there: nothing to be sent and waited for
     return count.to(labels.device).clamp(min=1)
@@ -243,8 +243,9 @@ def sequence_count(labels: Labels, next_sentence_label: torch.Tensor | Targets, 
     """
     if tokens is None or labels is None:
         return tokens
-    return tokens * _number_of(next_sentence_label) / _number_of(labels).clamp(min=1)
+    return tokens * number_of_labels(next_sentence_label) / number_of_labels(labels).clamp(min=1)
 
 
-def _number_of(labels: torch.Tensor | Targets) -> torch.Tensor:
+def number_of_labels(labels: torch.Tensor | Targets) -> torch.Tensor:
+    """Count the labels that are not ignored, as a tensor, so that no GPU is waited for."""
     return torch.tensor(len(labels.tokens)) if isinstance(labels, Targets) else (labels != IGNORED).sum()

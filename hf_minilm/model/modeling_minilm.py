@@ -25,11 +25,11 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.utils.generic import ModelOutput, can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from .attention import Attention, ResidualProjection, packed_sequence_ids, token_mask
+from .attention import Attention, packed_sequence_ids, packing, token_mask
 from .configuration_minilm import MiniLMConfig, with_direction
 from .decoding import FastGenerationMixin
 from .input_checks import labels_checked, refuse_bad_inputs
-from .layers import Embeddings, Layer, Pooler, PredictionTransform, build_norm, pooled
+from .layers import Embeddings, Layer, Pooler, PredictionTransform, build_norm, pooled, pooling_of
 from .losses import (
     Count,
     Labels,
@@ -68,7 +68,8 @@ class MiniLMPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, ResidualProjection) and self.config.scale_residual_initializer:
+        shrinks = self.config.scale_residual_initializer and getattr(module, "ends_in_residual", False)
+        if shrinks and isinstance(module, nn.Linear):
             # Each of the 2 x layers adds its own variance to the residual sum; with cross-attention 3 x layers do.
             sub_layers = 2 if self.config.cross_attention_hidden_size is None else 3
             added = sub_layers * self.config.num_hidden_layers
@@ -80,6 +81,7 @@ class MiniLMModel(MiniLMPreTrainedModel):
     """The backbone: embeddings and layers, without a head."""
 
     argument_prefix = ""  # before the arguments' names in what is said of them
+    _input_embed_layer = "tokens"  # of `embeddings`: there transformers finds and replaces the token embeddings
 
     def __init__(self, config: MiniLMConfig) -> None:
         super().__init__(config)
@@ -89,14 +91,6 @@ class MiniLMModel(MiniLMPreTrainedModel):
         self.norm = build_norm(config) if config.norm_placement == "pre" else nn.Identity()
         self.gradient_checkpointing = False
         self.post_init()
-
-    def get_input_embeddings(self) -> nn.Embedding:
-        """Give the token embeddings, V x E."""
-        return self.embeddings.tokens
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replace the token embeddings."""
-        self.embeddings.tokens = cast(nn.Embedding, value)
 
     def init_parallel_plans(self) -> None:
         """Share out over processes only what is there, and no attention whose bias is computed for all heads."""
@@ -153,9 +147,10 @@ class MiniLMModel(MiniLMPreTrainedModel):
 
         sequence_ids = None
         if past_key_values is None:
-            sequence_ids = packed_sequence_ids(position_ids, attention_mask, batch_size=batch_size)
+            sequence_ids, bounds = packing(self.config, position_ids, attention_mask, kwargs, batch_size=batch_size)
+            kwargs |= bounds
             caches = self.config.is_causal and self.config._attn_implementation != VARIABLE_LENGTH
-            if use_cache and caches and not self.training and sequence_ids is None:
+            if use_cache and caches and not self.training and sequence_ids is None and not bounds:
                 past_key_values = DynamicCache(config=self.config)
         if position_ids is None:
             seen = 0 if past_key_values is None else past_key_values.get_seq_length()
@@ -225,14 +220,6 @@ class LanguageModelHead(MiniLMPreTrainedModel):
         transforms = config.causal_transform if self.is_causal_head else config.prediction_transform
         self.transform = PredictionTransform(config) if transforms else nn.Identity()
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=config.output_bias)
-
-    def get_output_embeddings(self) -> nn.Linear:
-        """Give the projection to the vocabulary."""
-        return self.lm_head
-
-    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
-        """Replace the projection to the vocabulary."""
-        self.lm_head = new_embeddings
 
     def predict(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Score the vocabulary, [..., E] to [..., V]."""
@@ -548,8 +535,8 @@ class ClassifierHead(MiniLMPreTrainedModel):
     def __init__(self, config: MiniLMConfig, *, has_pooler: bool) -> None:
         super().__init__(config)
         self.model = MiniLMModel(config)
-        # The pooler is trained on the first token, which under causal attention has seen only itself.
-        self.pooling = config.classifier_pooling or ("last" if config.is_causal else "first")
+        self.pooling = pooling_of(config)
+        # The pooler is trained on the first token.
         has_pooler = has_pooler and self.pooling == "first" and not config.classifier_transform
         self.pooler = Pooler(config) if has_pooler else nn.Identity()
         self.transform = PredictionTransform(config) if config.classifier_transform else nn.Identity()
@@ -577,6 +564,7 @@ class MiniLMForSequenceClassification(ClassifierHead):
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         num_items_in_batch: Count = None,
+        past_key_values: Cache | None = None,
         **kwargs: Any,
     ) -> SequenceClassifierOutput:
         """Classify each sequence of the batch; rows are not packed.
@@ -589,6 +577,7 @@ class MiniLMForSequenceClassification(ClassifierHead):
             inputs_embeds: See `MiniLMModel`.
             labels: Class ids [B]; floats [B] for regression or [B, C] for several classes at once.
             num_items_in_batch: Labels of all micro-batches and processes; None: of this batch.
+            past_key_values: See `MiniLMModel`; of tokens that come before all texts, as PEFT trains them.
             **kwargs: Passed on to the attention implementation.
 
         Returns:
@@ -599,6 +588,7 @@ class MiniLMForSequenceClassification(ClassifierHead):
             attention_mask=attention_mask,
             token_type_ids=token_type_ids,
             position_ids=position_ids,
+            past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             **kwargs | {"return_dict": True},
         )
@@ -636,6 +626,7 @@ class MiniLMForTokenClassification(ClassifierHead):
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         num_items_in_batch: Count = None,
+        past_key_values: Cache | None = None,
         **kwargs: Any,
     ) -> TokenClassifierOutput:
         """Classify each token.
@@ -648,6 +639,7 @@ class MiniLMForTokenClassification(ClassifierHead):
             inputs_embeds: See `MiniLMModel`.
             labels: Class ids [B, T], -100 where there is none.
             num_items_in_batch: Labelled tokens of all micro-batches and processes; None: of this batch.
+            past_key_values: See `MiniLMModel`; of tokens that come before all texts, as PEFT trains them.
             **kwargs: Passed on to the attention implementation.
 
         Returns:
@@ -658,6 +650,7 @@ class MiniLMForTokenClassification(ClassifierHead):
             attention_mask=attention_mask,
             token_type_ids=token_type_ids,
             position_ids=position_ids,
+            past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             **kwargs | {"return_dict": True},
         )
@@ -690,6 +683,7 @@ class MiniLMForQuestionAnswering(ClassifierHead):
         inputs_embeds: torch.Tensor | None = None,
         start_positions: torch.Tensor | None = None,
         end_positions: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
         **kwargs: Any,
     ) -> QuestionAnsweringModelOutput:
         """Score every token as the answer's first and last.
@@ -702,6 +696,7 @@ class MiniLMForQuestionAnswering(ClassifierHead):
             inputs_embeds: See `MiniLMModel`.
             start_positions: Place of the answer's first token [B]; places outside [0, T) are not counted.
             end_positions: Place of its last token [B], likewise.
+            past_key_values: See `MiniLMModel`; of tokens that come before all texts, as PEFT trains them.
             **kwargs: Passed on to the attention implementation.
 
         Returns:
@@ -712,6 +707,7 @@ class MiniLMForQuestionAnswering(ClassifierHead):
             attention_mask=attention_mask,
             token_type_ids=token_type_ids,
             position_ids=position_ids,
+            past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             **kwargs | {"return_dict": True},
         )

@@ -88,7 +88,7 @@ class MiniLMSeq2SeqModel(MiniLMSeq2SeqPreTrainedModel):
             return super().get_expanded_tied_weights_keys(all_submodels=True)
         return dict(self._tied_weights_keys)
 
-    def get_input_embeddings(self) -> nn.Embedding:
+    def get_input_embeddings(self) -> nn.Module:
         """Give the encoder's token embeddings, V x E."""
         return self.encoder.get_input_embeddings()
 
@@ -280,22 +280,6 @@ class MiniLMForConditionalGeneration(MiniLMSeq2SeqPreTrainedModel, GenerationMix
             f"{type(model).__name__}, model.decoder.{new[0]} to model.decoder.{new[-1]}."
         )
         return model.eval()
-
-    def get_input_embeddings(self) -> nn.Embedding:
-        """Give the encoder's token embeddings, V x E."""
-        return self.model.get_input_embeddings()
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replace the encoder's token embeddings, and the decoder's where they are the same."""
-        self.model.set_input_embeddings(value)
-
-    def get_output_embeddings(self) -> nn.Linear:
-        """Give the projection to the vocabulary."""
-        return self.lm_head
-
-    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
-        """Replace the projection to the vocabulary."""
-        self.lm_head = new_embeddings
 
     def prepare_decoder_input_ids_from_labels(
         self, labels: torch.Tensor, sequence_ids: torch.Tensor | None = None

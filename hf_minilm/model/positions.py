@@ -38,6 +38,8 @@ class PositionScheme(nn.Module):
 
     def __init__(self, config: MiniLMConfig) -> None:
         super().__init__()
+        # Into its `is_causal` transformers writes the direction that a call asks for, while it lasts, as masks read it.
+        self.config = config
         self.max_positions = config.max_position_embeddings
 
     def added_to_embeddings(self, position_ids: torch.Tensor) -> torch.Tensor | None:
@@ -52,7 +54,10 @@ class PositionScheme(nn.Module):
         return None
 
     def added_to_scores(self, query_positions: torch.Tensor, key_positions: torch.Tensor) -> torch.Tensor | None:
-        """Give the bias [B or 1, H, T, S] for queries at [B or 1, T] and keys at [B or 1, S], or None."""
+        """Give the bias [B or 1, H, T, S] for queries at [B or 1, T] and keys at [B or 1, S], or None.
+
+        Where it depends on the direction of attention, that is `self.config.is_causal` at the time of the call.
+        """
         return None
 
     @property
@@ -171,13 +176,12 @@ class LinearBiases(PositionScheme):
     def __init__(self, config: MiniLMConfig) -> None:
         super().__init__(config)
         self.num_heads = config.num_attention_heads
-        self.is_causal = bool(config.is_causal)
 
     def added_to_scores(self, query_positions: torch.Tensor, key_positions: torch.Tensor) -> torch.Tensor:
         """Multiply distances by slopes."""
         distances = key_positions[:, None, :] - query_positions[:, :, None]  # [B, T, S], negative for earlier keys
         # Left linear where causal: what lies ahead is masked, and a padded row may count its positions from anywhere.
-        distances = distances if self.is_causal else -distances.abs()
+        distances = distances if self.config.is_causal else -distances.abs()
         # Written on the device: sent there, they would be waited for, and a CUDA graph may not send them.
         slopes = torch.stack([torch.full((), slope, device=distances.device) for slope in slopes_of(self.num_heads)])
         return distances[:, None].float() * slopes[:, None, None]  # [B, H, T, S]
@@ -204,7 +208,6 @@ class RelativeBiases(PositionScheme):
 
     def __init__(self, config: MiniLMConfig) -> None:
         super().__init__(config)
-        self.is_causal = bool(config.is_causal)
         self.num_buckets = config.relative_attention_num_buckets
         self.max_distance = config.relative_attention_max_distance
         self.table = nn.Embedding(self.num_buckets, config.num_attention_heads)
@@ -216,7 +219,7 @@ class RelativeBiases(PositionScheme):
 
     def buckets(self, distances: torch.Tensor) -> torch.Tensor:
         """Number the bucket of each distance (key's position minus query's), whatever the shape."""
-        if self.is_causal:
+        if self.config.is_causal:
             num_buckets, first, distances = self.num_buckets, torch.zeros_like(distances), (-distances).clamp(min=0)
         else:
             num_buckets = self.num_buckets // 2

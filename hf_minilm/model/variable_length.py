@@ -10,6 +10,7 @@ nothing anywhere. It knows self-attention without a cache, and no position bias.
 Shapes: B batch, H query heads, K key and value heads, T positions, D head size, L tokens of the line, N sequences.
 """
 
+import functools
 from typing import Any, cast
 
 import torch
@@ -143,7 +144,7 @@ def variable_length_attention(
 
     Raises:
         ValueError: If weights are to be dropped, there are other keys than the queries' own, or the kernel for CUDA
-            is asked for float32.
+            is asked for float32, or on a GPU that it does not know.
     """
     batch_size, _, length, _ = query.shape
     # Under autocast norms of queries and keys give float32, and torch brings operators of its own alone to one type.
@@ -172,6 +173,8 @@ def variable_length_attention(
     window = (left, 0 if looks_back_alone else left)
     if query.device.type not in ("cpu", "cuda"):
         raise ValueError(f"device ({query.device}) must be a CPU or a CUDA GPU with {VARIABLE_LENGTH}; use sdpa.")
+    if query.is_cuda and not torch.compiler.is_compiling():
+        _refuse_old_gpu(query.device)
     if query.device.type != "cpu" and query.dtype == torch.float32:
         raise ValueError(
             f"type of the vectors (float32) must be of 16 bits with {VARIABLE_LENGTH} on a GPU; train with bf16=True, "
@@ -266,6 +269,20 @@ def _group_mask(is_token: torch.Tensor, window_size: tuple[int, int]) -> torch.T
         seen = ((ahead >= -left) | (left < 0)) & ((ahead <= right) | (right < 0))
         mask = seen[None, None] if mask is None else mask & seen
     return mask
+
+
+def _refuse_old_gpu(device: torch.device) -> None:
+    capability = _compute_capability(device)
+    if capability < (8, 0):
+        raise ValueError(
+            f"compute capability of the GPU ({capability[0]}.{capability[1]}) must be 8.0 or later with "
+            f"{VARIABLE_LENGTH}; use sdpa."
+        )
+
+
+@functools.cache
+def _compute_capability(device: torch.device) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(device)
 
 
 def _kernel() -> Any:

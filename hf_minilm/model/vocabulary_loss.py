@@ -26,7 +26,8 @@ VOCABULARY_LOSSES = ("auto", "chunked", "plain", "torch", "liger")
 """Ways to compute the loss: `chunked` as above, `plain` by all logits at once, `torch` by its
 `linear_cross_entropy`, `liger` by the kernel of the package of that name, on CUDA. `auto` is chunked where the
 projection is an ordinary layer, and plain elsewhere, in code that is being compiled, and in float16, whose small
-numbers a loss scale must lift before they are made."""
+numbers a loss scale must lift before they are made. `chunked` has no second derivatives, and says so; for these set
+`model.vocabulary_loss = "plain"`."""
 
 _CHUNK_ELEMENTS = {"cpu": 2**25, "cuda": 2**28}
 """Logits of a chunk by device: of 1,024 tokens at a vocabulary of 32,768, and on CUDA of 8,192, half a gigabyte in
@@ -130,7 +131,17 @@ class ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *by_loss: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """Multiply the gradients by that of the loss, which is 1 unless more is made of it."""
+        """Multiply the gradients by that of the loss, which is 1 unless more is made of it.
+
+        Raises:
+            ValueError: If these are to be differentiated again. torch's `once_differentiable` sees that only where
+                more is made of the loss; else second derivatives would lack a part, without a word.
+        """
+        if torch.is_grad_enabled():
+            raise ValueError(
+                "create_graph (True) must be False with vocabulary_loss chunked, which auto chooses and which has no "
+                'second derivatives; set model.vocabulary_loss = "plain".'
+            )
         (factor,) = by_loss
         # Reading the factor is free on a CPU and would make any other device wait.
         is_one = factor.device.type == "cpu" and factor.item() == 1.0

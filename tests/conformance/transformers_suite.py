@@ -17,6 +17,8 @@ from source_distribution import tests_of_transformers
 from transformers.utils import TransformersKwargs
 
 import hf_minilm
+from hf_minilm.model.configuration_minilm import AUTO_MAP
+from hf_minilm.model.configuration_minilm_seq2seq import SEQ2SEQ_AUTO_MAP
 
 TESTS = tests_of_transformers()
 __path__ = [str(TESTS)]
@@ -43,10 +45,11 @@ def enter_our_classes() -> None:
 
     A class that no table names is of no kind: it gets no labels, is never trained, and its tests pass on nothing.
     """
-    for classes in (hf_minilm._CLASSES, hf_minilm._SEQ2SEQ_CLASSES):
-        for auto_class, model_class in classes.items():
-            model_type = model_class.config_class.model_type
-            auto_class._model_mapping._model_mapping[model_type] = model_class.__name__
+    for auto_class, target in (*AUTO_MAP.items(), *SEQ2SEQ_AUTO_MAP.items()):
+        if auto_class != "AutoConfig":
+            model_class = getattr(hf_minilm, target.partition(".")[2])
+            static = getattr(transformers, auto_class)._model_mapping._model_mapping
+            static[model_class.config_class.model_type] = model_class.__name__
             # By this annotation alone it knows that attention weights may be asked for.
             inspect.unwrap(model_class.forward).__annotations__["kwargs"] = Unpack[TransformersKwargs]
 

@@ -8,6 +8,7 @@ import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from hf_minilm import MiniLMConfig, MiniLMModel
+from hf_minilm.inspection import invariances
 from hf_minilm.inspection.invariances import INVARIANCES, SLOW, Finding, check_invariances
 from hf_minilm.model import modeling_minilm
 from hf_minilm.model.attention import token_mask
@@ -62,7 +63,7 @@ def blur_sdpa(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def forget_sequences(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(modeling_minilm, "packed_sequence_ids", lambda *_, **__: None)
+    monkeypatch.setattr(modeling_minilm, "packing", lambda *_, **__: (None, {}))
 
 
 def forget_padding(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,6 +118,14 @@ def test_a_weight_that_saving_loses_is_noticed(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(MiniLMModel, "save_pretrained", lossy)
     assert broken(model) == {"saved = loaded"}
+
+
+@pytest.mark.parametrize("scheme", ["alibi", "relative_bias"])
+def test_a_kernel_that_would_drop_the_bias_is_not_measured(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+    monkeypatch.setattr(invariances, "is_flash_attn_2_available", lambda: True)
+    others = tuple(name for name, *_ in INVARIANCES if "flash" not in name)
+    findings = check_invariances(build(position_embedding=scheme), leave_out=others)
+    assert {finding.skipped for finding in findings} == {"left out", "the kernel knows no position bias"}
 
 
 def test_nan_does_not_hold() -> None:

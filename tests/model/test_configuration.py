@@ -1,6 +1,8 @@
+import copy
 import json
 
 import pytest
+import torch
 
 from hf_minilm import MiniLMConfig, MiniLMForCausalLM, MiniLMForMaskedLM, MiniLMModel
 from hf_minilm.model import configuration_minilm
@@ -191,10 +193,60 @@ def test_fields_given_to_from_pretrained_are_completed_as_those_of_a_new_configu
     assert unused == {"unheard_of": 1}
 
 
+LINEAR, YARN = {"rope_type": "linear", "factor": 4.0}, {"rope_type": "yarn", "factor": 4.0}
+BASE, LENGTH = {"rope_theta": 5_000.0}, {"original_max_position_embeddings": 41}
+BY_LAYER = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 3}
+
+
+@pytest.mark.parametrize(
+    ("saved", "given", "expected"),
+    [
+        (BASE, {"rope_scaling": LINEAR}, {**LINEAR, **BASE}),
+        (BASE, {"rope_scaling": {"type": "linear", "factor": 4.0}}, {**LINEAR, **BASE}),
+        (BASE, {"rope_scaling": None}, BASE),
+        (BASE, {"max_position_embeddings": 164, "rope_parameters": YARN}, {**YARN, **BASE, **LENGTH}),
+        (BASE, {"max_position_embeddings": 164, "rope_scaling": YARN}, {**YARN, **BASE, **LENGTH}),
+        (
+            {**BASE, **YARN, "original_max_position_embeddings": 7},
+            {"rope_parameters": {**YARN, "factor": 2.0}},
+            {**BASE, **YARN, "factor": 2.0, "original_max_position_embeddings": 7},
+        ),
+        (
+            {**BASE, "partial_rotary_factor": 0.5},
+            {"rope_parameters": LINEAR},
+            {**LINEAR, **BASE, "partial_rotary_factor": 0.5},
+        ),
+        (
+            BASE,
+            {**BY_LAYER, "rope_parameters": {"sliding_attention": LINEAR, "full_attention": {"rope_theta": 9.0}}},
+            {"sliding_attention": {**LINEAR, **BASE}, "full_attention": {"rope_theta": 9.0}},
+        ),
+        (
+            {"sliding_attention": BASE, "full_attention": {"rope_theta": 9.0}},
+            {"rope_parameters": LINEAR},
+            {"sliding_attention": {**LINEAR, **BASE}, "full_attention": {**LINEAR, "rope_theta": 9.0}},
+        ),
+    ],
+    ids=str,
+)
+def test_rotary_parameters_given_to_from_pretrained_turn_as_those_of_a_configuration_built_by_hand(
+    make_config, draw_tokens, tmp_path, saved, given, expected
+):
+    layers = BY_LAYER if "full_attention" in expected else {}
+    MiniLMModel(make_config(rope_parameters=saved, head_dim=8, **layers)).save_pretrained(tmp_path)
+    opened = MiniLMModel.from_pretrained(tmp_path, **given)
+    fields = {name: value for name, value in given.items() if name == "max_position_embeddings"}
+    by_hand = MiniLMModel(make_config(rope_parameters=copy.deepcopy(expected), head_dim=8, **layers, **fields)).eval()
+    by_hand.load_state_dict(opened.state_dict())
+    tokens = draw_tokens(2, 9)
+    assert torch.equal(opened(tokens).last_hidden_state, by_hand(tokens).last_hidden_state)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         ({"position_embedding": "alibi"}, "rope_parameters and partial_rotary_factor must be None"),
+        ({"rope_scaling": LINEAR, "rope_parameters": YARN}, "rope_parameters and rope_scaling: only one of them"),
         ({"layer_types": ["sliding_attention"] * 4}, r"sliding_window \(None\) must be given"),
         ({"num_attention_heads": 3, "num_key_value_heads": 2}, "num_attention_heads"),
     ],
@@ -203,3 +255,10 @@ def test_fields_given_to_from_pretrained_are_completed_as_those_of_a_new_configu
 def test_fields_given_to_from_pretrained_that_contradict_the_saved_ones_are_refused(saved, given, message):
     with pytest.raises(ValueError, match=message):
         MiniLMConfig.from_pretrained(saved, **given)
+
+
+def test_rotary_parameters_by_their_old_name_are_refused_too_where_nothing_turns(tmp_path, make_config):
+    make_config(position_embedding="alibi").save_pretrained(tmp_path)
+    for name in ("rope_scaling", "rope_parameters"):
+        with pytest.raises(ValueError, match="rope_parameters and partial_rotary_factor must be None"):
+            MiniLMConfig.from_pretrained(tmp_path, **{name: LINEAR})

@@ -7,8 +7,10 @@ from transformers import DynamicCache, GenerationMixin, LogitsProcessorList
 
 from hf_minilm import MiniLMConfig, MiniLMForCausalLM
 from hf_minilm.model import decoding_on_gpu
+from hf_minilm.model.attention import Attention
 from hf_minilm.model.decoding import FEWEST_NEW_TOKENS, DecodingStep, FastWriting, likeliest, obstacle_to
 from hf_minilm.model.decoding_on_gpu import RecordedStep
+from hf_minilm.model.layers import Embeddings, FeedForward, Layer
 from hf_minilm.model.positions import POSITION_SCHEMES, PositionScheme
 
 SCHEMES = ["none", "learned", "sinusoidal", "rope", "alibi", "relative_bias"]
@@ -373,6 +375,28 @@ def test_a_changed_model_is_left_to_transformers_loop(decoder, draw_tokens, monk
         assert quick_ways(model, monkeypatch, inputs=prompt) == 0
         assert torch.equal(write(model, "auto", inputs=prompt), write(model, "plain", inputs=prompt))
     with pytest.raises(ValueError, match=reason):
+        write(model, "fast", inputs=prompt)
+
+
+PATCHED = [Attention, Embeddings, FeedForward, Layer, nn.Dropout, nn.Embedding, nn.LayerNorm, nn.Linear]
+
+
+@pytest.mark.parametrize("kind", PATCHED)
+def test_a_class_that_was_patched_is_left_to_transformers_loop(decoder, draw_tokens, monkeypatch, kind):
+    forward, calls = kind.forward, []
+
+    def patched(self: nn.Module, *given: object, **named: object) -> object:
+        calls.append(1)
+        return forward(self, *given, **named)
+
+    model, prompt = decoder(), draw_tokens(2, 5)
+    monkeypatch.setattr(kind, "forward", patched)
+    assert quick_ways(model, monkeypatch, inputs=prompt) == 0
+    by_itself = len(calls)
+    assert by_itself > 0
+    write(model, "plain", inputs=prompt)
+    assert len(calls) == 2 * by_itself
+    with pytest.raises(ValueError, match="has hooks, trains, is compiled or was replaced"):
         write(model, "fast", inputs=prompt)
 
 

@@ -1,9 +1,12 @@
+import copy
 import math
 
+import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
-from hf_minilm import MiniLMModel
+from hf_minilm import MiniLMForCausalLM, MiniLMModel
 from hf_minilm.model.layers import FeedForward, Layer, build_norm
 
 
@@ -61,6 +64,38 @@ def test_projections_into_the_residual_start_smaller_by_the_root_of_twice_the_la
         assert math.isclose(layer.feed_forward.up.weight.std().item(), 0.3, rel_tol=0.05)
     whole = make_model(MiniLMModel, scale_residual_initializer=False, **sizes)
     assert math.isclose(whole.layers[0].feed_forward.down.weight.std().item(), 0.3, rel_tol=0.05)
+
+
+def test_projections_that_a_checkpoint_lacks_start_smaller_too_where_they_end_in_the_residual(make_model, tmp_path):
+    # Opened, a model is built without memory, and what the checkpoint lacks is drawn later.
+    sizes = {"hidden_size": 120, "intermediate_size": 200, "num_hidden_layers": 8}
+    model = copy.deepcopy(make_model(MiniLMModel, **sizes))
+    model.save_pretrained(tmp_path)
+    save_file({"norm.weight": model.norm.weight.detach()}, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    opened = MiniLMModel.from_pretrained(tmp_path)
+    for layer in (opened.layers[0], opened.layers[7]):
+        for weight in (layer.attention.output.weight, layer.feed_forward.down.weight):
+            assert math.isclose(weight.std().item(), 0.3 / 4, rel_tol=0.05)
+        assert math.isclose(layer.attention.query.weight.std().item(), 0.3, rel_tol=0.05)
+
+
+def test_every_projection_is_exactly_a_linear_layer(make_model):
+    # What quantises replaces nothing else, and says nothing of what it leaves.
+    model = make_model(MiniLMForCausalLM, feed_forward="gated", causal_transform=True)
+    projections = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    assert len(projections) == 2 * 7 + 1 + 1
+    assert {type(module) for module in projections} == {nn.Linear}
+
+
+@pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
+def test_quantisation_to_eight_bits_takes_every_projection_and_stays_near(make_model, draw_tokens):
+    model, tokens = make_model(MiniLMForCausalLM, attention="sdpa"), draw_tokens(2, 9)
+    quantised = torch.ao.quantization.quantize_dynamic(copy.deepcopy(model), {nn.Linear}, dtype=torch.qint8)
+    assert not [name for name, module in quantised.named_modules() if type(module) is nn.Linear]
+    assert not isinstance(quantised.model.layers[0].attention.output, nn.Linear)
+    expected, found = model(tokens).logits, quantised(tokens).logits
+    assert 0 < (expected - found).abs().max() < 0.1 * expected.abs().max()
 
 
 def test_no_token_types_mean_type_zero_and_types_change_the_outputs(make_model, draw_tokens):

@@ -1,8 +1,9 @@
 import pytest
 import torch
-from transformers import DynamicCache
+from transformers import AttentionInterface, DynamicCache
 
 from hf_minilm import MiniLMForCausalLM, MiniLMForMaskedLM, MiniLMModel
+from hf_minilm.model.attention import written_out_attention
 
 LENGTHS = [[5, 1, 7], [4, 9, 0]]
 """Lengths of the sequences of each row of 13 tokens."""
@@ -118,3 +119,92 @@ def test_the_loss_of_packed_rows_is_that_of_separate_sequences(make_model, draw_
         predicted = part.shape[1] - (model_class is MiniLMForCausalLM)
         total, count = total + model(part, labels=part).loss * predicted, count + predicted
     torch.testing.assert_close(packed, total / count)
+
+
+class StandIn:
+    """Flash attention for a row without padding, as transformers calls it; the formula inside each sequence."""
+
+    def __init__(self) -> None:
+        self.given: list[dict[str, object]] = []
+
+    def __call__(self, module, query, key, value, attention_mask, *, scaling, is_causal=None, cu_seq_lens_q, **given):
+        assert attention_mask is None
+        self.given.append({"cu_seq_lens_q": cu_seq_lens_q, **given})
+        causal = module.is_causal if is_causal is None else is_causal
+        sizes = cu_seq_lens_q.diff().tolist()
+        outputs = []
+        for parts in zip(*(tensor.split(sizes, dim=2) for tensor in (query, key, value)), strict=True):
+            length = parts[0].shape[2]
+            mask = torch.ones(length, length, dtype=torch.bool).tril() if causal else None
+            outputs.append(written_out_attention(module, *parts, mask, scaling=scaling)[0])
+        return torch.cat(outputs, dim=1), None
+
+
+@pytest.fixture
+def flash(monkeypatch):
+    """Stand in for the kernel, which needs a GPU, under its name and with its own mask function."""
+    stand_in = StandIn()
+    monkeypatch.setitem(AttentionInterface._global_mapping, "flash_attention_2", stand_in)
+    return stand_in
+
+
+def as_flash(model):
+    model.config._attn_implementation = "flash_attention_2"
+    return model
+
+
+IN_ONE_ROW = {"from 0": [*range(5), *range(1), *range(7)], "from anywhere": [*range(3, 8), 9, *range(7)]}
+
+
+@pytest.mark.parametrize("positions", IN_ONE_ROW.values(), ids=IN_ONE_ROW)
+@pytest.mark.parametrize("with_mask", [False, True], ids=["no mask", "all-ones mask"])
+@pytest.mark.parametrize("is_causal", [False, True], ids=["bidirectional", "causal"])
+def test_flash_attention_keeps_the_sequences_of_a_single_row_apart(
+    make_model, draw_tokens, flash, is_causal, with_mask, positions
+):
+    tokens, position_ids = draw_tokens(1, 13), torch.tensor([positions])
+    mask = torch.ones_like(tokens) if with_mask else None
+    eager, model = (make_model(MiniLMModel, is_causal=is_causal) for _ in range(2))
+    expected = eager(tokens, position_ids=position_ids).last_hidden_state
+    outputs = as_flash(model)(tokens, position_ids=position_ids, attention_mask=mask)
+    assert outputs.past_key_values is None
+    assert [given["max_length_q"] for given in flash.given] == [7, 7]
+    torch.testing.assert_close(outputs.last_hidden_state, expected, atol=1e-5, rtol=1e-5)
+    expected.square().sum().backward()
+    outputs.last_hidden_state.square().sum().backward()
+    for ours, theirs in zip(gradients_of(model), gradients_of(eager), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=5e-5, rtol=1e-4)
+
+
+def test_bounds_that_a_caller_tells_flash_attention_reach_it_and_nothing_is_read(
+    make_model, draw_tokens, flash, monkeypatch
+):
+    # As in continuous batching, which records a step for a GPU: nothing may be read from it meanwhile.
+    model, tokens = as_flash(make_model(MiniLMForCausalLM)), draw_tokens(1, 13)
+    bounds, positions = torch.tensor([0, 5, 6, 13], dtype=torch.int32), torch.tensor([IN_ONE_ROW["from 0"]])
+    expected = model(tokens, position_ids=positions).logits
+    monkeypatch.setattr("hf_minilm.model.attention.packed_sequence_ids", None)
+    told = {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds, "max_length_q": 7, "max_length_k": 7}
+    found = model(tokens, position_ids=positions, **told)
+    assert torch.equal(found.logits, expected)
+    assert found.past_key_values is None
+    assert all(given["cu_seq_lens_q"] is bounds for given in flash.given[2:])
+
+
+def test_flash_attention_is_refused_where_it_would_not_keep_packed_sequences_apart(make_model, draw_tokens, flash):
+    message = r"attn_implementation \(flash_attention_2\) must keep packed sequences apart, and takes no mask"
+    model = as_flash(make_model(MiniLMModel))
+    with pytest.raises(ValueError, match=message):
+        model(draw_tokens(2, 13), position_ids=packed_positions())
+    padded = torch.tensor([[1] * 11 + [0] * 2])
+    with pytest.raises(ValueError, match=message):
+        model(draw_tokens(1, 13), position_ids=packed_positions()[:1], attention_mask=padded)
+    assert flash.given == []
+
+
+def test_an_implementation_without_masks_is_refused_for_packed_rows(make_model, draw_tokens, monkeypatch):
+    monkeypatch.setitem(AttentionInterface._global_mapping, "blind", StandIn())
+    model = make_model(MiniLMModel)
+    model.config._attn_implementation = "blind"
+    with pytest.raises(ValueError, match=r"attn_implementation \(blind\) must keep packed sequences apart"):
+        model(draw_tokens(1, 13), position_ids=packed_positions()[:1])

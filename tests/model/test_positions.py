@@ -206,3 +206,20 @@ def test_an_unknown_scheme_is_refused_with_the_nearest_name(make_config):
 
 def test_the_registry_holds_the_six_schemes():
     assert list(POSITION_SCHEMES) == ["none", "learned", "sinusoidal", "rope", "alibi", "relative_bias"]
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("is_causal", [False, True])
+@pytest.mark.parametrize("scheme", POSITION_SCHEMES)
+def test_a_direction_that_a_call_asks_for_is_that_of_the_same_weights_opened_with_it(
+    make_model, draw_tokens, tmp_path, scheme, is_causal, attention
+):
+    model = make_model(MiniLMModel, attention=attention, position_embedding=scheme, is_causal=not is_causal)
+    model.save_pretrained(tmp_path)
+    opened = MiniLMModel.from_pretrained(tmp_path, is_causal=is_causal, attn_implementation=attention)
+    # Longer than the distances that each have a bucket of their own.
+    tokens, before = draw_tokens(2, 33), model(draw_tokens(2, 33), use_cache=False).last_hidden_state
+    asked = model(tokens, is_causal=is_causal, use_cache=False).last_hidden_state
+    torch.testing.assert_close(asked, opened(tokens, use_cache=False).last_hidden_state, atol=1e-6, rtol=1e-5)
+    assert (asked - before).abs().max() > 0.01
+    assert torch.equal(model(tokens, use_cache=False).last_hidden_state, before)

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import DynamicCache
 
 from hf_minilm import (
@@ -127,6 +128,25 @@ def test_another_device_than_a_cpu_or_a_gpu_is_refused(make_model: Callable) -> 
     model = make_model(MiniLMModel, attention="minilm_varlen").to("meta")
     with pytest.raises(ValueError, match=r"device \(meta\) must be a CPU or a CUDA GPU with minilm_varlen; use sdpa"):
         model(torch.ones(2, 9, dtype=torch.long, device="meta"))
+
+
+@pytest.mark.parametrize(("capability", "is_known"), [((7, 5), False), ((8, 0), True), ((12, 0), True)])
+def test_a_gpu_that_the_kernel_does_not_know_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], is_known: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(variable_length, "_kernel", lambda: lambda query, *_, **__: query)
+    variable_length._compute_capability.cache_clear()
+    with FakeTensorMode():  # tensors of a GPU, without their numbers and without the GPU
+        query = torch.empty(2, 4, 9, 8, dtype=torch.float16, device="cuda")
+        bounds = torch.empty(4, dtype=torch.int32, device="cuda")
+        arguments = SimpleNamespace(is_causal=False), query, query, query, bounds
+        if is_known:
+            assert variable_length.variable_length_attention(*arguments, scaling=1.0)[0].shape == (2, 9, 4, 8)
+        else:
+            with pytest.raises(ValueError, match=r"compute capability of the GPU \(7.5\) must be 8.0 or later"):
+                variable_length.variable_length_attention(*arguments, scaling=1.0)
+    variable_length._compute_capability.cache_clear()
 
 
 @pytest.mark.gpu

@@ -114,6 +114,33 @@ def test_no_tensor_is_as_large_as_the_logits(monkeypatch):
         assert largest.elements == most
 
 
+def hessian_times_ones(model: nn.Module, tokens: torch.Tensor) -> list[torch.Tensor]:
+    parameters = list(model.parameters())
+    loss = model(tokens, labels=tokens).loss
+    gradients = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
+    total = sum(gradient.sum() for gradient in gradients if gradient is not None)
+    return torch.autograd.grad(total, parameters, allow_unused=True)
+
+
+def test_second_derivatives_are_refused_where_they_would_lack_a_part_and_are_right_where_plain_is_chosen(
+    make_model, draw_tokens
+):
+    model, tokens = make_model(MiniLMForCausalLM, tie_word_embeddings=False).double(), draw_tokens(2, 5)
+    for implementation in ("auto", "chunked"):
+        model.vocabulary_loss = implementation
+        with pytest.raises(ValueError, match=r"create_graph \(True\) must be False with vocabulary_loss chunked"):
+            hessian_times_ones(model, tokens)
+    model.vocabulary_loss = "plain"
+    index = [name for name, _ in model.named_parameters()].index("lm_head.weight")
+    found, gradients = hessian_times_ones(model, tokens)[index], []
+    for step in (1e-4, -2e-4):  # as attention's softmax is in float32
+        for parameter in model.parameters():
+            parameter.data += step
+        gradients.append(torch.autograd.grad(model(tokens, labels=tokens).loss, model.lm_head.weight)[0])
+    torch.testing.assert_close(found, (gradients[0] - gradients[1]) / 2e-4, atol=1e-3, rtol=1e-3)
+    assert found.abs().max() > 0.1
+
+
 def test_without_a_gradient_nothing_is_made_for_one():
     hidden_states, projection, labels = example()
     with torch.no_grad():
