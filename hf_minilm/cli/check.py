@@ -17,9 +17,13 @@ _SIZES = {"vocab_size": 211, "hidden_size": 48, "num_hidden_layers": 2, "num_att
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the subcommand's arguments."""
     parser.add_argument(
-        "model", nargs="?", help="folder or Hub name of a model; without one, the presets and the position schemes"
+        "model",
+        nargs="?",
+        help="folder or Hub name of a model; without one, some twenty small ones of all presets and position schemes",
     )
-    parser.add_argument("--quick", action="store_true", help="leave out what compiles code first, half a minute each")
+    parser.add_argument(
+        "--quick", action="store_true", help="leave out what compiles code first: two tests a model, half a minute each"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -61,21 +65,18 @@ def _opened(name: str) -> "Iterator[tuple[str, PreTrainedModel]]":
     """Open a saved model; of an encoder-decoder, both stacks."""
     import torch
 
-    from ..conversion.opening import open_config, unreadable_is_one_line
+    from ..conversion.opening import open_config, open_weights
+    from ..conversion.tensors import refuse_tensors
     from ..model.modeling_minilm import MiniLMModel
     from ..model.modeling_minilm_seq2seq import MiniLMSeq2SeqModel
 
     kind = open_config(name).model_type
-    # Neither code nor pickles of the folder's are run.
-    how: dict[str, Any] = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
-    with unreadable_is_one_line(name):
-        if kind == MiniLMSeq2SeqModel.config_class.model_type:
-            opened = list(_stacks(name, MiniLMSeq2SeqModel.from_pretrained(name, **how)))
-        elif kind == MiniLMModel.config_class.model_type:
-            opened = [(name, MiniLMModel.from_pretrained(name, **how))]
-        else:
-            raise ValueError(f"model ({name}, a {kind}) must be one of this package; give another.")
-    yield from opened
+    classes = {each.config_class.model_type: each for each in (MiniLMModel, MiniLMSeq2SeqModel)}
+    if kind not in classes:
+        raise ValueError(f"model ({name}, a {kind}) must be one of this package; give another.")
+    model, missing, _ = open_weights(name, classes[kind], dtype=torch.float32)
+    refuse_tensors(missing=missing)
+    yield from _stacks(name, model) if isinstance(model, MiniLMSeq2SeqModel) else [(name, model)]
 
 
 def _built() -> "Iterator[tuple[str, PreTrainedModel]]":

@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from .. import __version__
 from . import bench, card, check, evaluate, export_model, import_model, plot, pretrain, push, resume_check, view
 
 SUBCOMMANDS = {
@@ -32,9 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The words after the command's name; None: those of the command line.
 
     Returns:
-        The exit code: 0, 2 for a mistake that one line explains, or 130 after Ctrl-C.
+        The exit code: 0; 1 where what was checked does not hold; 2 for a mistake that one line explains; 128 + the
+        signal's number where one stopped it, as 130 for Ctrl-C.
     """
     parser = argparse.ArgumentParser(prog="hf-minilm", description="Small language models of your own.")
+    parser.add_argument("--version", action="version", version=f"hf-minilm {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, module in SUBCOMMANDS.items():
         module.add_arguments(subparsers.add_parser(name, help=module.HELP, description=module.HELP))

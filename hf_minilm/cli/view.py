@@ -54,22 +54,16 @@ def _head(word: str) -> int | str:
 
 def _read(name: str, text: str, *, second: str | None) -> "Reading":
     import torch
-    from transformers import AutoModel, AutoModelForSeq2SeqLM, AutoTokenizer
-    from transformers.utils import logging
+    from transformers import AutoModel, AutoModelForSeq2SeqLM
 
-    from ..conversion.opening import open_config, unreadable_is_one_line
+    from ..conversion.opening import open_config, open_tokenizer, open_weights
     from ..inspection.reading import read_text
 
-    # Loading would report a head's weights as left over, and draw a bar for what takes a moment.
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    config = open_config(name)
-    # Neither code nor pickles of the folder's are run.
-    how: dict[str, Any] = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
-    with unreadable_is_one_line(name):
-        opener = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModel
-        model = opener.from_pretrained(name, **how).eval()
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    model_class: Any = AutoModelForSeq2SeqLM if open_config(name).is_encoder_decoder else AutoModel
+    model, _, _ = open_weights(name, model_class, dtype=torch.float32)
+    tokenizer = open_tokenizer(name)
+    if tokenizer is None:
+        raise FileNotFoundError(f"tokenizer of the model ({name}) must lie beside it; save it there.")
     shown = _end_of(Path(name).resolve()) if Path(name).is_dir() else name
     return read_text(model, tokenizer, text, second=second, name=shown)
 

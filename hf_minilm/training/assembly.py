@@ -4,7 +4,7 @@ import importlib.util
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any, cast
@@ -16,18 +16,14 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from ..conversion import expressible_line
+from ..data.corpus import joint_hash
 from ..data.order import RowKey
 from ..data.sequences import IGNORED
 from ..data.tokenizer import token_bytes
 from ..evaluation.language_model import BatchSums, HeldOut, add_up, first_rows, measure_batches
 from .background_work import BackgroundWork
-from .checkpoint import (
-    TrainingState,
-    load_model,
-    load_training_state,
-    newest_valid_checkpoint,
-    save_training_checkpoint,
-)
+from .checkpoint import TrainingState, load_training_state, newest_valid_checkpoint, save_training_checkpoint
+from .checkpoint_model import load_model
 from .compilation import compile_layers, resolve_compilation
 from .launch import resolve_attention, trains_on_gpu
 from .loop import Training
@@ -113,7 +109,13 @@ def prepare_training(
         before.step,
         advice="wait until all see the same files, and start again with the same command",
     )
-    state = replace(before, processes=processes.number, threads=torch.get_num_threads())
+    state = replace(
+        before,
+        recipe=recipe_to_dict(recipe),
+        losses=_comparable_losses(before, recipe, data),
+        processes=processes.number,
+        threads=torch.get_num_threads(),
+    )
     built = _build(recipe, data, newest, accelerator=accelerator, processes=processes)
     if processes.is_main:
         where = "from the start" if newest is None else f"resuming after step {state.step}"
@@ -143,6 +145,14 @@ def prepare_training(
         whole=built.whole,
     )
     return training, state
+
+
+def _comparable_losses(before: TrainingState, recipe: Recipe, data: Data) -> dict[str, Any]:
+    """Keep the best loss so far, unless it is of other held-out text or of another question about it."""
+    settings = [recipe.evaluation.rows, recipe.data.sequence_length, asdict(recipe.objective)]
+    measured = joint_hash((data.corpus.fingerprint(), json.dumps(settings)))
+    losses = before.losses if before.losses.get("measured", measured) == measured else {}
+    return {**losses, "measured": measured}
 
 
 def _build(
@@ -247,7 +257,7 @@ def measure_together(
     model: PreTrainedModel, data: Data, recipe: Recipe, sizes: NDArray[np.int64], *, processes: Processes
 ) -> HeldOut:
     """Measure the loss on held-out rows, each batch on one of the processes; the same to the bit on any number."""
-    batches = first_rows(data.held_out.evaluation_batches(recipe.training.batch_rows), recipe.evaluation.rows)
+    batches = first_rows(data.held_out.evaluation_batches(recipe.training.evaluation_rows), recipe.evaluation.rows)
     own = measure_batches(model, islice(batches, processes.index, None, processes.number), token_bytes=sizes)
     width = len(BatchSums._fields)
     everyones = processes.gather_rows(torch.tensor(own, dtype=torch.float64).reshape(-1, width))

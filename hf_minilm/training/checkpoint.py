@@ -30,12 +30,11 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, cast
+from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..model.saved_weights import open_to_other_readers
 from .background_work import BackgroundWork
@@ -49,7 +48,6 @@ _CHECKPOINT = re.compile(r"checkpoint-(?P<step>\d+)")
 _LEFTOVER = re.compile(r"\.checkpoint-(?P<step>\d+)\.(?P<purpose>writing|removing|replaced)")
 # Configuration, tokenizer, manifest and the file system's own blocks.
 _SMALL_FILES_BYTES = 8 * 2**20
-_WEIGHTS_FILE = "model.safetensors"
 _NOT_OF_THE_MODEL = (MANIFEST_FILE, "evaluation.json")  # `hf-minilm evaluate` writes the latter into what it measures
 _READ_BY_LIBRARIES = re.compile(r"\.(bin|gguf|h5|jinja|json|model|msgpack|pickle|pkl|pt|pth|py|safetensors|txt)")
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -197,7 +195,7 @@ def save_training_checkpoint(
         DiskFullError: If there is no room.
         ValueError: If a weight, a moment or a loss is not finite: such a checkpoint could not be trained further.
     """
-    _check_finite(model, optimizer)
+    check_finite(model, optimizer)
 
     def write(writing: Path) -> None:
         model.save_pretrained(writing)
@@ -231,11 +229,30 @@ def load_training_state(checkpoint: Path) -> TrainingState:
         state = TrainingState(**json.loads(path.read_text(encoding="utf-8")))
         _check_state(state)
         return state
-    except FileNotFoundError:
-        raise
     except (ValueError, TypeError, RecursionError) as error:
         fields = ", ".join(field.name for field in dataclasses.fields(TrainingState))
         raise ValueError(f"training state ({path}) must be JSON with {fields}; choose an older checkpoint.") from error
+
+
+def check_finite(model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
+    """Refuse what could not be trained further.
+
+    Raises:
+        ValueError: If a weight or a moment is not finite.
+    """
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    weights = ((f"weights ({name})", parameter) for name, parameter in model.named_parameters())
+    moments = (
+        (f"{moment} of {names.get(id(parameter), 'a weight')}", value)
+        for parameter, state in (optimizer.state.items() if optimizer is not None else ())
+        for moment, value in state.items()
+        if isinstance(value, torch.Tensor)
+    )
+    for name, tensor in itertools.chain(weights, moments):
+        if not bool(torch.isfinite(tensor).all()):
+            raise ValueError(
+                f"{name} must be finite; go back to an earlier checkpoint with a lower optimizer.learning_rate."
+            )
 
 
 def estimate_bytes(model: nn.Module) -> int:
@@ -433,85 +450,6 @@ def _find_foreign_file(checkpoint: Path, files: Mapping[str, Any]) -> str | None
     return None
 
 
-def load_model(
-    checkpoint: Path, model_class: type[PreTrainedModel], config: PreTrainedConfig, *, attention: str
-) -> PreTrainedModel:
-    """Open the model of a checkpoint, exactly: each of its weights, in single precision, and nothing else.
-
-    Args:
-        checkpoint: Its folder.
-        model_class: What the recipe trains.
-        config: What the recipe builds. The checkpoint's own is not read: with another one, other weights would be
-            opened, or weights would begin anew without a word.
-        attention: The attention kernel, by its name.
-
-    Raises:
-        FileNotFoundError: If there are no weights.
-        ValueError: If a weight is missing, unknown, of another shape or type, or not finite, or an adapter lies there.
-    """
-    path, adapter = checkpoint / _WEIGHTS_FILE, checkpoint / "adapter_config.json"
-    if adapter.exists():
-        raise ValueError(f"adapter ({adapter}) must not lie beside weights, to which PEFT would join it; remove it.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        opened: tuple[PreTrainedModel, dict[str, Any]] = cast(Any, model_class).from_pretrained(
-            checkpoint,
-            config=config,
-            attn_implementation=attention,
-            dtype=torch.float32,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, MemoryError):
-        raise
-    except Exception as error:  # safetensors, torch and transformers each have classes of their own
-        raise ValueError(
-            f"weights ({path}) must be those of the recipe's model; {_advice(checkpoint, config)} ({_one_line(error)})."
-        ) from error
-    model, found = opened
-    wrong = sorted(name for name, kind in kinds.items() if kind != "F32")
-    for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        wrong += sorted(map(str, found.get(what) or ()))
-    if wrong:
-        raise ValueError(
-            f"weights ({path}) must be those of the recipe's model in single precision, and {len(wrong)} are not, "
-            f"{wrong[0][:200]} first; {_advice(checkpoint, config)}."
-        )
-    _check_finite(model)
-    return model
-
-
-def _advice(checkpoint: Path, config: PreTrainedConfig) -> str:
-    """Say what to do about weights of another model: it may be what the same recipe built in an earlier version."""
-    try:
-        theirs = _sizes(json.loads((checkpoint / "config.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, RecursionError):
-        theirs = {}
-    ours = _sizes(config.to_dict())
-    others = {name: size for name, size in theirs.items() if name in ours and size != ours[name]}
-    if not others:
-        return "choose an older checkpoint"
-    said = ", ".join(f"its {name} is {size} (by the recipe {ours[name]})" for name, size in others.items())
-    return (
-        f"{said}: if an earlier version began this run, write that under model.overrides of the recipe and of the run "
-        "folder's recipe.yaml, or choose an older checkpoint"
-    )
-
-
-def _sizes(fields: Any) -> dict[str, int]:
-    """Read the whole numbers of a configuration; those of an encoder or a decoder under `encoder.` and `decoder.`."""
-    if not isinstance(fields, dict):
-        return {}
-    own = {name: value for name, value in fields.items() if type(value) is int}
-    inner = {part: _sizes(fields[part]) for part in ("encoder", "decoder") if part in fields}
-    return own | {f"{part}.{name}": size for part, sizes in inner.items() for name, size in sizes.items()}
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
-
-
 def _check_state(state: TrainingState) -> None:
     for name in ("step", "tokens", "seconds", "opening_seconds", "skipped", "skipped_in_a_row", "processes", "threads"):
         value = getattr(state, name)
@@ -521,22 +459,6 @@ def _check_state(state: TrainingState) -> None:
     for name in ("recipe", "losses"):
         if not isinstance(getattr(state, name), dict):
             raise TypeError(f"{name} ({type(getattr(state, name)).__name__}) must be a mapping.")
-
-
-def _check_finite(model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    weights = ((f"weights ({name})", parameter) for name, parameter in model.named_parameters())
-    moments = (
-        (f"{moment} of {names.get(id(parameter), 'a weight')}", value)
-        for parameter, state in (optimizer.state.items() if optimizer is not None else ())
-        for moment, value in state.items()
-        if isinstance(value, torch.Tensor)
-    )
-    for name, tensor in itertools.chain(weights, moments):
-        if not bool(torch.isfinite(tensor).all()):
-            raise ValueError(
-                f"{name} must be finite; go back to an earlier checkpoint with a lower optimizer.learning_rate."
-            )
 
 
 def _check_free_bytes(folder: Path, needed_bytes: int) -> None:

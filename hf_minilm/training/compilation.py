@@ -7,7 +7,10 @@ are not made again in each direction.
 
 import os
 import shutil
+import sysconfig
+from pathlib import Path
 
+import torch
 from torch import nn
 
 from ..model.layers import Layer
@@ -18,10 +21,21 @@ _WORTHWHILE = {"steps": 1000.0, "seconds": 150.0}
 """Shortest budgets that gain: compiling takes 20 s on two cores, and saves a quarter of a step of 0.15 s."""
 
 
+_FIRST_OF_TRITON = (7, 0)
+"""The compute capability from which on Triton, which compiles for GPUs, knows them."""
+
+
 def can_compile() -> bool:
-    """Tell whether there is a compiler: for a CPU of C++, for what Triton launches on a GPU of C."""
-    names = (os.environ.get("CC", ""), "gcc", "clang") if trains_on_gpu() else ("g++", "clang++")
-    return any(shutil.which(name) is not None for name in names if name)
+    """Tell whether a layer can be compiled, by a compiler of C++ for a CPU, and for a GPU by Triton and one of C.
+
+    What they compile is called from Python, so that its headers must be there too.
+    """
+    on_gpu = trains_on_gpu()
+    if on_gpu and torch.cuda.get_device_capability() < _FIRST_OF_TRITON:
+        return False
+    names = (os.environ.get("CC", ""), "gcc", "clang") if on_gpu else ("g++", "clang++")
+    has_compiler = any(shutil.which(name) is not None for name in names if name)
+    return has_compiler and Path(sysconfig.get_path("include"), "Python.h").is_file()
 
 
 def resolve_compilation(wish: str, *, precision: str, budget: Budget, positions_per_step: int) -> bool:
@@ -38,8 +52,8 @@ def resolve_compilation(wish: str, *, precision: str, budget: Budget, positions_
     """
     if wish == "yes" and not can_compile():
         raise ValueError(
-            "training.compile (yes) must have a compiler, g++ or clang++ (on a GPU gcc or clang); install one, or set "
-            "it to no."
+            "training.compile (yes) must have a compiler, g++ or clang++ (for a GPU of compute capability 7.0 or later "
+            "gcc or clang), and Python's headers (python3-dev); install them, or set it to no."
         )
     if wish != "auto":
         return wish == "yes"

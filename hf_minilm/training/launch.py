@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
-from accelerate.utils import LoggerType, parse_flag_from_env
+from accelerate.utils import DistributedType, DynamoBackend, LoggerType, parse_flag_from_env
 from transformers import PreTrainedConfig
 
 from ..model.configuration_minilm import MiniLMConfig
@@ -22,8 +22,9 @@ LAUNCH_LINE = "torchrun --standalone --nproc_per_node {processes} -m hf_minilm.c
 """The line that starts several processes on one machine, with GPUs or without."""
 
 _FIRST_WITH_KERNEL = (8, 0)
-_LARGEST_HEAD = 256  # that its kernel for CUDA knows
 """The compute capability from which on a GPU has bf16 products, and torch's kernel for sequences of unequal length."""
+
+_LARGEST_HEAD = 256  # that this kernel knows
 
 _WORTHWHILE_SPEEDUP = 1.5
 """Between the 0.8 of a Xeon, on which a step takes longer in bf16, and the 2.5 of an EPYC, on which it takes 0.6."""
@@ -45,6 +46,16 @@ def set_threads(recipe: Recipe) -> None:
         torch.set_num_threads(threads)
 
 
+def fix_order_of_sums(recipe: Recipe) -> None:
+    """Ask for kernels that add up in a fixed order on a GPU too, where a recipe asks for the same bits.
+
+    Attention's backward pass and cuBLAS take others otherwise. torch warns of an operation that has none.
+    """
+    if recipe.training.gradient_parts is not None and trains_on_gpu():
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+
+
 def start_accelerator(precision: str, *, trackers: tuple[str, ...], folder: str) -> Accelerator:
     """Join the other processes, on CUDA devices where there are any and over gloo elsewhere.
 
@@ -55,11 +66,13 @@ def start_accelerator(precision: str, *, trackers: tuple[str, ...], folder: str)
 
     Raises:
         ValueError: If the number of processes is not what the launcher asked for, with the line that works; or if a
-            tracker is not there.
+            tracker is not there, or there are fewer GPUs than processes.
     """
     if os.environ.get("RANK", "0") == "0":  # the main process, which alone logs
         check_trackers(trackers)
     asked = processes_asked_for(os.environ)
+    if trains_on_gpu():
+        check_gpus(int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count())
     accelerator = Accelerator(
         cpu=not trains_on_gpu(),
         mixed_precision="bf16" if precision == "bf16" else "no",
@@ -68,7 +81,25 @@ def start_accelerator(precision: str, *, trackers: tuple[str, ...], folder: str)
         kwargs_handlers=[InitProcessGroupKwargs(timeout=FIRST_STEP_TIMEOUT)],
     )
     check_processes(accelerator.num_processes, asked, what="the launcher's, by WORLD_SIZE or MASTER_PORT")
+    check_plugins(accelerator)
     return accelerator
+
+
+def check_plugins(accelerator: Accelerator) -> None:
+    """Make sure that Accelerate's own configuration asks for nothing that would be put around the model unseen.
+
+    Raises:
+        ValueError: If it asks for FSDP, DeepSpeed or another plugin, or compiles.
+    """
+    kind, compiler = accelerator.distributed_type, accelerator.state.dynamo_plugin.backend
+    if kind not in (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU):
+        what, instead = f"distribution ({kind.value})", "training.parallelism=sharded shares a model out"
+    elif compiler != DynamoBackend.NO:
+        what, instead = f"dynamo backend ({compiler.value})", "training.compile compiles"
+    else:
+        return
+    line = LAUNCH_LINE.format(processes=accelerator.num_processes)
+    raise ValueError(f"{what} of Accelerate's configuration must stay NO, {instead}; start with: {line}")
 
 
 def check_trackers(names: tuple[str, ...]) -> None:
@@ -110,6 +141,19 @@ def check_processes(running: int, asked: int, *, what: str) -> None:
     if running != asked:
         line = LAUNCH_LINE.format(processes=asked)
         raise ValueError(f"number of processes ({running}) must equal {what} ({asked}); start with: {line}")
+
+
+def check_gpus(processes: int, gpus: int) -> None:
+    """Make sure that each process of this machine has a GPU of its own.
+
+    Raises:
+        ValueError: If there are fewer.
+    """
+    if processes > gpus:
+        raise ValueError(
+            f"number of processes on this machine ({processes}) must be at most that of its GPUs ({gpus}); start with: "
+            f"{LAUNCH_LINE.format(processes=gpus)}"
+        )
 
 
 def check_number(recipe: Recipe, running: int) -> None:

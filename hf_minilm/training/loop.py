@@ -2,9 +2,11 @@
 
 import contextlib
 import math
+import platform
 import signal
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from types import FrameType
@@ -103,7 +105,8 @@ def train(training: Training, state: TrainingState) -> TrainingState:
         Stopped: If SIGTERM, SIGINT or SIGUSR1 asked for it, on any process.
     """
     settings = training.recipe.training
-    order = RowOrder(training.objective.rows_in_epoch, settings.batch_rows, seed=settings.seed)
+    behind = state.step, state.tokens // training.objective.positions_per_row
+    order = RowOrder(training.objective.rows_in_epoch, settings.batch_rows, seed=settings.seed, behind=behind)
     evaluations, saves = Interval(training.recipe.evaluation.every, state), Interval(settings.save_every, state)
     clock = time.monotonic() - state.seconds
     training.model.train()
@@ -176,7 +179,8 @@ def agree(processes: Processes, parts: list[Part], *, seconds: float, signal_num
 def batches_ahead(training: Training, order: RowOrder, first_step: int) -> BatchesAhead:
     """Begin to make this process's parts of the steps from one on."""
     settings, cores = training.recipe.training, usable_cores()
-    sharing = training.processes.count_like([len(cores), sum(cores), sum(core**2 for core in cores)])
+    machine = zlib.crc32(platform.node().encode())
+    sharing = training.processes.count_like([machine, len(cores), sum(cores), sum(core**2 for core in cores)])
     processes = resolve_batch_processes(settings.batch_processes, training.accelerator.device, num_sharing=sharing)
 
     def make(step: int) -> list[Part]:
@@ -213,8 +217,8 @@ def set_rate(training: Training, state: TrainingState) -> float:
         decay_share=settings.decay_share,
         final_share=settings.final_share,
     )
-    set_learning_rate(training.optimizer, settings.learning_rate * factor)
-    return settings.learning_rate * factor
+    set_learning_rate(training.optimizer, settings.peak * factor)
+    return settings.peak * factor
 
 
 def loss_arguments(training: Training, parts: list[Part], agreed: Agreed) -> dict[str, float]:
@@ -245,6 +249,9 @@ def move_weights(training: Training, losses: list[Losses]) -> tuple[float, list[
     if has_moved:
         training.optimizer.optimizer.found_inf = numbers.isfinite().logical_not().any().float()
         training.optimizer.step()
+    if training.accelerator.device.type == "cuda":
+        # Whoever waits for the GPU alone cannot say which process does not come.
+        training.processes.gather([0.0])
     length, *own_losses = numbers.tolist()
     # Of the gradient too: all processes have the same one, unless a memory or a network failed.
     finite = training.processes.gather([all(map(math.isfinite, own_losses)), math.isfinite(length)]).bool()
@@ -371,7 +378,7 @@ def with_best(state: TrainingState, held_out_loss: float) -> TrainingState:
     """Note in a state that is about to be saved whether its held-out loss is the lowest of all that were saved."""
     if not held_out_loss < state.losses.get("best_held_out_loss", float("inf")):  # nor NaN, which is less than nothing
         return state
-    return replace(state, losses={"best_held_out_loss": held_out_loss, "best_step": state.step})
+    return replace(state, losses={**state.losses, "best_held_out_loss": held_out_loss, "best_step": state.step})
 
 
 class Interval:

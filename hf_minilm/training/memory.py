@@ -1,8 +1,12 @@
-"""Memory that a training step frees is kept for the next one, instead of being given back and fetched again."""
+"""Memory that a training step frees is kept for the next one, and a GPU that has too little says what to do."""
 
+import contextlib
 import ctypes
 import os
 import platform
+from collections.abc import Iterator
+
+import torch
 
 _MMAP_MAX, _TOP_PAD, _TRIM_THRESHOLD = -4, -2, -1  # glibc's malloc.h
 _HUGE_PAGES = 14  # MADV_HUGEPAGE of Linux
@@ -29,6 +33,24 @@ def keep_freed_memory() -> bool:
     if done:
         _reserve_huge_pages(library)
     return done
+
+
+@contextlib.contextmanager
+def explaining_full_gpu(micro_batch_rows: int | None) -> Iterator[None]:
+    """Raise MemoryError of one line where a GPU's memory does not do.
+
+    Args:
+        micro_batch_rows: The run's setting.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        rows = "null" if micro_batch_rows is None else micro_batch_rows
+        raise MemoryError(
+            f"memory of the GPU must hold model, moments and a micro-batch (training.micro_batch_rows: {rows}); set it "
+            "lower, the losses of a step remain what they are, or share the model out over several GPUs with "
+            f"training.parallelism=sharded ({error})"
+        ) from error
 
 
 def _reserve_huge_pages(library: ctypes.CDLL) -> None:

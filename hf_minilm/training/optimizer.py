@@ -87,7 +87,7 @@ def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.opti
         )
     parameters = [parameter for group in groups for _, parameter in group["params"]]
     fused = all(p.device.type in _FUSED_DEVICES and p.is_floating_point() for p in parameters)
-    shared: dict[str, Any] = {"lr": settings.learning_rate, "betas": settings.betas, "eps": settings.epsilon}
+    shared: dict[str, Any] = {"lr": settings.peak, "betas": settings.betas, "eps": settings.epsilon}
     shared["fused"] = True if fused else None
     if with_muon:
         return MuonWithAdamW(groups, momentum=settings.momentum, **shared)
@@ -192,8 +192,6 @@ def _read_scalars(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         complete = {"optimizer", "groups", "scalars"} <= content.keys()
-    except FileNotFoundError:
-        raise
     except (ValueError, AttributeError, RecursionError) as error:
         raise ValueError(f"optimizer state ({path}) must be JSON; choose an older checkpoint.") from error
     if not complete:

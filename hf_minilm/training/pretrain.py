@@ -18,6 +18,7 @@ from ..data.corpus import Corpus
 from ..data.objectives import CausalObjective
 from ..data.pairs import PairCorpus
 from ..data.tokenizer import token_bytes
+from ..evaluation.evaluation_result import EVALUATION_FILE
 from ..evaluation.language_model import HeldOut, held_out
 from ..evaluation.minimal_pairs import minimal_pair_accuracy
 from ..evaluation.report import BetterCheckpoint, Report, RunFacts
@@ -42,8 +43,9 @@ from .checkpoint import (
     remove_leftovers,
 )
 from .curves import draw_loss_curve
-from .launch import check_number, resolve_precision, set_threads, start_accelerator
+from .launch import check_number, fix_order_of_sums, resolve_precision, set_threads, start_accelerator
 from .loop import Training, logged_held_out_loss, train
+from .memory import explaining_full_gpu
 from .preparation import Data, build_config, open_corpus, prepare_data
 from .processes import Processes, end_with_launcher
 from .recipe import Recipe, describe_recipe, difference, load_recipe
@@ -101,14 +103,16 @@ def pretrain(recipe: Recipe, *, accept_changes: bool = False) -> str:
     check_vocabulary_loss(recipe.training.vocabulary_loss)
     corpus = open_corpus(recipe)
     end_with_launcher()
-    set_threads(recipe)
     precision = resolve_precision(recipe.training.precision)
     accelerator = start_accelerator(precision, trackers=recipe.output.trackers, folder=str(folder))
+    set_threads(recipe)  # after Accelerate, which takes as many as there are cores where nothing else is said
+    fix_order_of_sums(recipe)
     processes = Processes()
     check_number(recipe, processes.number)
     processes_of_a_copy(recipe.training, num_processes=processes.number)
     with ExitStack() as stack:
         stack.enter_context(processes.naming_the_missing())
+        stack.enter_context(explaining_full_gpu(recipe.training.micro_batch_rows))
         refuse_unlike_arithmetic(recipe, precision, accelerator.device, processes=processes)
         with processes.main_first():
             if processes.is_main:
@@ -184,7 +188,10 @@ def claim_folder(recipe: Recipe, folder: Path, *, accept_changes: bool = False) 
             return
         print(f"changed: {'; '.join(changes.values())}", file=sys.stderr, flush=True)
         if not all(field in CHANGEABLE for field in changes):
-            (folder / REPORT_FILE).unlink(missing_ok=True)  # a finished run goes on, with a larger budget for instance
+            # A finished run goes on, with a larger budget for instance: what was measured is of a model that will be
+            # no more. The evaluation.json beside the model itself goes when the new model takes its place.
+            for name in (EVALUATION_FILE, REPORT_FILE):
+                (folder / name).unlink(missing_ok=True)
     else:
         shutil.rmtree(folder / "tokenizer", ignore_errors=True)
         (folder / CORPUS_FILE).unlink(missing_ok=True)
@@ -249,7 +256,7 @@ def measure(
     model: PreTrainedModel, data: Data, recipe: Recipe, sizes: NDArray[np.int64], *, max_rows: int | None
 ) -> HeldOut:
     """Measure the loss on held-out rows, in float32 whatever the run's precision."""
-    batches = data.held_out.evaluation_batches(recipe.training.batch_rows)
+    batches = data.held_out.evaluation_batches(recipe.training.evaluation_rows)
     return held_out(model, batches, token_bytes=sizes, max_rows=max_rows)
 
 
@@ -285,10 +292,12 @@ def _report(training: Training, data: Data, state: TrainingState, model_folder: 
     # The floor of a causal model of stories is that of them all.
     max_rows = None if name == "causal" and data.world is not None else MOST_ROWS_REPORTED
     measured = measure(model, data, recipe, token_bytes(data.tokenizer), max_rows=max_rows)
-    samples = _samples(training, data)
+    notes = list(data.notes)
+    samples = _samples(training, data, notes)
     if data.world is not None and not recipe.is_sequence_to_sequence:
         probes = data.world.agreement_probes(6 * PROBES_EACH)
         samples["probes"] = minimal_pair_accuracy(model, data.tokenizer, probes)
+        _note_left_out(notes, len(probes) - sum(cell.number for cell in samples["probes"]), "minimal pairs")
     return Report(
         facts=_facts(training, data, state),
         held_out=measured,
@@ -297,12 +306,18 @@ def _report(training: Training, data: Data, state: TrainingState, model_folder: 
         task=TASKS[name],
         better=_better_checkpoint(training, state, model_folder.parent / "checkpoints"),
         mask_token=data.tokenizer.mask_token or MASK,
+        notes=tuple(notes),
         **samples,
     )
 
 
-def _samples(training: Training, data: Data) -> dict[str, Any]:
-    """Let the model do what it was trained for on held-out text, as arguments of `Report`."""
+def _note_left_out(notes: list[str], number: int, what: str) -> None:
+    if number:
+        notes.append(f"{number:,} {what} left out below, longer than the model's positions")
+
+
+def _samples(training: Training, data: Data, notes: list[str]) -> dict[str, Any]:
+    """Let the model do what it was trained for on held-out text, as arguments of `Report`; note what was left out."""
     recipe, model, tokenizer = training.recipe, training.bare_model, data.tokenizer
     name = recipe.objective.name
     if name == "pairs":
@@ -317,9 +332,14 @@ def _samples(training: Training, data: Data) -> dict[str, Any]:
             prompts = list(held_out_beginnings(data.held_out_documents())) or [""]
         return {"texts": generate_texts(model, tokenizer, prompts)}
     if name == "denoising":
-        return {"translations": fill_gaps(model, tokenizer, held_out_sentences(data.held_out_documents()))}
+        sentences = held_out_sentences(data.held_out_documents())
+        translations = fill_gaps(model, tokenizer, sentences)
+        _note_left_out(notes, len(sentences) - len(translations), "sentences with gaps")
+        return {"translations": translations}
     sentences = lecture_sentences(data.world) if data.world else held_out_sentences(data.held_out_documents())
-    return {"filled": fill_masks(model, tokenizer, sentences)}
+    filled = fill_masks(model, tokenizer, sentences)
+    _note_left_out(notes, len(sentences) - len(filled), "sentences with masks")
+    return {"filled": filled}
 
 
 def _better_checkpoint(training: Training, state: TrainingState, checkpoints: Path) -> BetterCheckpoint | None:

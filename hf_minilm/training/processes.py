@@ -24,6 +24,7 @@ FIRST_STEP_TIMEOUT = timedelta(minutes=10)
 
 # One process tokenises a corpus, or writes the report, while the others wait.
 _LONGEST_WAIT = timedelta(hours=24)
+_BEFORE_NCCL = timedelta(seconds=60)
 _ROLL_CALL_SECONDS = 1.0
 _PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 
@@ -50,8 +51,15 @@ class Processes:
         self._patient: Any = None
         self._watched: list[Any] = []
         if self.number > 1:
-            self._prompt = torch.distributed.new_group(backend="gloo", timeout=FIRST_STEP_TIMEOUT)
-            self._patient = torch.distributed.new_group(backend="gloo", timeout=_LONGEST_WAIT)
+            try:
+                self._prompt = torch.distributed.new_group(backend="gloo", timeout=FIRST_STEP_TIMEOUT)
+                self._patient = torch.distributed.new_group(backend="gloo", timeout=_LONGEST_WAIT)
+            except RuntimeError as error:
+                raise ProcessLostError(
+                    f"processes of the run ({self.number}) must reach one another over gloo; on several machines name "
+                    "the network's interface, as GLOO_SOCKET_IFNAME=eth0, where a machine's own name leads to itself "
+                    f"({' '.join(str(error).split())[:300]})"
+                ) from error
             self._watched += [self._prompt, torch.distributed.group.WORLD]
 
     @property
@@ -70,7 +78,9 @@ class Processes:
 
     def _limit(self, groups: Sequence[torch.distributed.ProcessGroup], longest: timedelta) -> None:
         for group in groups:
-            distributed_c10d._set_pg_timeout(longest, group)
+            # NCCL ends the process where time is up: gloo's groups, which can say who is missing, come before it.
+            later = _BEFORE_NCCL if torch.distributed.get_backend(group) == "nccl" else timedelta(0)
+            distributed_c10d._set_pg_timeout(longest + later, group)
 
     def gather(self, numbers: Sequence[float]) -> torch.Tensor:
         """Give all processes everyone's numbers, as many each, as float64 [processes, numbers]."""
@@ -158,7 +168,8 @@ class Processes:
                 raise
             raise ProcessLostError(
                 f"processes of the run ({self.number}) must all answer, and {self._missing()} did not; "
-                "start all again with the same command: the run goes on from its last checkpoint."
+                "start all again with the same command: the run goes on from its last checkpoint. Where one was only "
+                "slow, as a disk may make it, set training.timeout higher."
             ) from error
 
     def _missing(self) -> str:

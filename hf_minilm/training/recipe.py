@@ -11,7 +11,7 @@ import operator
 import re
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field
+from dataclasses import MISSING, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -47,16 +47,16 @@ class ModelSettings:
 
     preset: Literal["modern", "bert", "gpt2", "vaswani2017"] = _setting(
         "modern",
-        "Architecture; modern is as ModernBERT, for causal as Llama; vaswani2017 is an encoder-decoder, for pairs and "
-        "denoising.",
+        "Architecture; modern is as ModernBERT, for causal as Llama; gpt2 is for causal; vaswani2017 is an "
+        "encoder-decoder, for pairs and denoising.",
     )
     size: Literal["tiny", "mini", "small", "base"] = _setting(
         "tiny", "Layers, width and heads; of an encoder-decoder, those of each of the two."
     )
     overrides: dict[str, Any] = _setting(
         {},
-        "Fields of MiniLMConfig that replace those of preset and size. For pairs and denoising they are fields of both "
-        "stacks or of MiniLMSeq2SeqConfig; encoder and decoder hold those of one.",
+        "Fields of MiniLMConfig, as position_embedding: alibi, that replace those of preset and size. For pairs and "
+        "denoising they are fields of both stacks or of MiniLMSeq2SeqConfig; encoder and decoder hold those of one.",
     )
 
 
@@ -133,7 +133,9 @@ class OptimizerSettings:
     name: Literal["adamw", "muon"] = _setting(
         "muon", "Optimizer; muon is Muon for the matrices of the layers and AdamW for all else."
     )
-    learning_rate: float = _setting(5e-3, "Peak of the learning rate; 2e-3 suits adamw on its own.", above=0.0)
+    learning_rate: float | Literal["auto"] = _setting(
+        "auto", "Peak of the learning rate; auto is 5e-3 for muon, and 2e-3 for adamw on its own.", above=0.0
+    )
     betas: tuple[float, float] = _setting((0.9, 0.98), "Decay of the two moments, each in [0, 1).", least=0.0, most=1.0)
     epsilon: float = _setting(1e-8, "Added to the root of the second moment.", above=0.0)
     momentum: float = _setting(0.95, "Decay of Muon's momentum, in [0, 1); muon only.", least=0.0, most=1.0)
@@ -145,6 +147,13 @@ class OptimizerSettings:
         0.0, "Last learning rate as a share of the peak; not for constant and noam.", least=0.0, most=1.0
     )
     decay_share: float = _setting(0.2, "Share of the budget in which the rate falls; wsd only.", least=0.0, most=1.0)
+
+    @property
+    def peak(self) -> float:
+        """The learning rate with auto resolved."""
+        if self.learning_rate == "auto":
+            return 5e-3 if self.name == "muon" else 2e-3
+        return self.learning_rate
 
 
 @dataclass(frozen=True)
@@ -223,6 +232,11 @@ class TrainingSettings:
         "How the loss over the vocabulary is computed: chunked, by all logits at once, or another's kernel; liger is "
         "the package liger-kernel, on CUDA.",
     )
+
+    @property
+    def evaluation_rows(self) -> int:
+        """Rows of an evaluation's batch: as many as a process trains on at once, whatever the number of processes."""
+        return min(self.batch_rows, self.micro_batch_rows or _ROWS_EVALUATED_AT_ONCE)
 
 
 @dataclass(frozen=True)
@@ -371,7 +385,7 @@ class Recipe:
                 f"tokenizer.kind ({self.tokenizer_kind}) must have tokens for a text's two ends with objective.name "
                 "causal; choose bytelevel_bpe or auto."
             )
-        self._check_sequence_to_sequence()
+        self._check_architecture()
 
     def _check_optimizer(self) -> None:
         if max(self.optimizer.betas) >= 1.0:
@@ -386,12 +400,13 @@ class Recipe:
                 f"optimizer.warmup_share + optimizer.decay_share ({falling:g}) must be at most 1; lower one of them."
             )
 
-    def _check_sequence_to_sequence(self) -> None:
+    def _check_architecture(self) -> None:
         preset, name = self.model.preset, self.objective.name
-        known = ("modern", "vaswani2017") if self.is_sequence_to_sequence else ("modern", "bert", "gpt2")
-        if preset not in known:
+        if name not in _OBJECTIVES_OF[preset]:
+            known = [preset for preset, objectives in _OBJECTIVES_OF.items() if name in objectives]
             raise ValueError(
-                f"model.preset ({preset}) must be {' or '.join(known)} with objective.name {name}; change one of them."
+                f"model.preset ({preset}) must be {' or '.join(known)} with objective.name {name}; change one of them, "
+                f"{preset} learns from objective.name {' or '.join(_OBJECTIVES_OF[preset])}."
             )
         if self.is_sequence_to_sequence and self.tokenizer_kind == "wordpiece":
             raise ValueError(
@@ -509,6 +524,15 @@ def check_languages(name: str, values: Sequence[str]) -> None:
             raise ValueError(f"{name} ({value}) must be codes of ISO 639 in small letters, as es or quy; correct it.")
 
 
+_ROWS_EVALUATED_AT_ONCE = 64
+"""Most rows of a batch in an evaluation, where a recipe does not say how many fit."""
+_OBJECTIVES_OF = {
+    "modern": ("masked", "causal", "pairs", "denoising"),
+    "bert": ("masked", "causal"),
+    "gpt2": ("causal",),
+    "vaswani2017": ("pairs", "denoising"),
+}
+"""What each preset's model can be trained to predict; the direction that it reads in follows from that."""
 _ONLY_WITH_OBJECTIVES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("masked",): tuple(f"objective.{name}" for name in ("mask_rate", "mask_share", "random_share", "whole_word")),
     ("denoising",): ("objective.noise_share", "objective.span_length"),
@@ -599,7 +623,14 @@ def recipe_to_dict(recipe: Recipe) -> Sections:
 
 
 def difference(before: Recipe, after: Recipe) -> dict[str, str]:
-    """Map the fields that differ to `section.field: before -> after`, in the order of the sections."""
+    """Map the fields that differ to `section.field: before -> after`, in the order of the sections.
+
+    A learning rate that is written out does not differ from an `auto` that chooses it.
+    """
+    before, after = (
+        replace(recipe, optimizer=replace(recipe.optimizer, learning_rate=recipe.optimizer.peak))
+        for recipe in (before, after)
+    )
     return {
         f"{section}.{item.name}": f"{section}.{item.name}: {write_inline(_plain(old))} -> {write_inline(_plain(new))}"
         for (section, item, old), (_, _, new) in zip(_fields(before), _fields(after), strict=True)

@@ -23,6 +23,7 @@ import torch
 from safetensors.torch import load_file
 
 from .checkpoint import checkpoint_path, list_checkpoints
+from .launch import trains_on_gpu
 from .metrics import read_metrics
 from .recipe import Recipe, describe_recipe
 from .schedule import Budget
@@ -86,8 +87,14 @@ def check_resume(plan: Plan, folder: Path) -> Outcome:
         folder: An empty folder, for both runs.
 
     Raises:
-        ValueError: If a run fails, with the end of what it said, or ends before it could be killed.
+        ValueError: If a run fails, with the end of what it said, or ends before it could be killed; or if no two runs
+            are alike, as on a GPU whose sums have no fixed order.
     """
+    if trains_on_gpu() and plan.recipe.training.gradient_parts is None:
+        raise ValueError(
+            "training.gradient_parts (null) must be a number on a GPU, whose sums have no fixed order without it; add "
+            f"--set training.gradient_parts={max(plan.processes, plan.processes_after)}."
+        )
     recipe = _recipe(plan)
     whole, halved = folder / "whole", folder / "halved"
     for name, run in (("whole.yaml", whole), ("halved.yaml", halved)):

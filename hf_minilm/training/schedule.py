@@ -74,21 +74,20 @@ class Budget:
 
 
 def _format_count(value: int) -> str:
-    for scale in ("B", "M", "k"):
+    for scale in ("B", "M"):
         share = value / _COUNT_SCALES[scale]
         if share >= 1 and round(share, 3) * _COUNT_SCALES[scale] == value:
-            return f"{share:.3f}".rstrip("0").rstrip(".") + scale if scale != "k" else str(value)
+            return f"{share:.3f}".rstrip("0").rstrip(".") + scale
     return str(value)
 
 
 def _format_seconds(value: float) -> str:
-    hours, rest = divmod(value, 3_600)
-    minutes, seconds = divmod(rest, 60)
-    parts = [f"{int(hours)}h" if hours else "", f"{int(minutes)}min" if minutes else ""]
     # Binary fractions of a second survive a round trip only when no part is split off.
     if not float(value).is_integer():
         return f"{np.format_float_positional(value)}s"  # never with an exponent
-    return "".join([*parts, f"{int(seconds)}s" if seconds else ""])
+    hours, rest = divmod(int(value), 3_600)
+    minutes, seconds = divmod(rest, 60)
+    return "".join(f"{number}{unit}" for number, unit in ((hours, "h"), (minutes, "min"), (seconds, "s")) if number)
 
 
 def progress(budget: Budget, step: float, *, tokens: float, seconds: float, opening_seconds: float = 0.0) -> float:

@@ -1,7 +1,11 @@
 """`hf-minilm check` prints one table a model, and its exit code says whether all of it holds."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel
 
 from hf_minilm import MiniLMConfig, MiniLMForCausalLM, MiniLMForConditionalGeneration, MiniLMSeq2SeqConfig
@@ -40,6 +44,17 @@ def test_a_difference_outside_its_tolerance_ends_with_1_and_is_marked(folder, ca
 def test_a_model_that_does_not_exist_is_one_line(tmp_path, capsys):
     assert main(["check", str(tmp_path / "nowhere")]) == 2
     assert len([line for line in capsys.readouterr().err.splitlines() if line.startswith("hf-minilm: ")]) == 1
+
+
+def test_a_weight_that_is_missing_is_one_line(folder, capsys):
+    path = Path(folder, "model.safetensors")
+    weights = load_file(path)
+    weights.pop("model.layers.1.feed_forward.up.weight")
+    save_file(weights, path, {"format": "pt"})
+    assert main(["check", folder, "--quick"]) == 2
+    printed, errors = capsys.readouterr()
+    assert printed == ""
+    assert re.fullmatch(r"hf-minilm: tensors must be .*1 missing: layers\.1\.feed_forward\.up\.weight\).*\n", errors)
 
 
 def test_both_stacks_of_an_encoder_decoder_are_checked(tmp_path, capsys):

@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import shutil
 
 import pytest
 import torch
@@ -15,14 +16,6 @@ from hf_minilm.data.document import Document
 from hf_minilm.data.tokenizer import train_tokenizer
 
 TEXT = "La niña ve el <b>."
-
-
-@pytest.fixture(autouse=True)
-def _loud_again():
-    verbosity = logging.get_verbosity()
-    yield
-    logging.set_verbosity(verbosity)
-    logging.enable_progress_bar()
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +53,19 @@ def test_the_page_and_the_picture_are_of_the_weights_that_eager_attention_return
     torch.testing.assert_close(held / 255, expected.sqrt(), atol=0.51 / 255 + 4e-3, rtol=0)
     assert data["start"] == [[1, 4]]
     assert "<svg" in picture.read_text(encoding="utf-8")
+
+
+def test_transformers_says_as_much_afterwards_as_before(folder, tmp_path, capsys):
+    before = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    view(capsys, folder, TEXT, "--output", tmp_path / "page.html")
+    assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
+
+
+def test_a_model_without_its_tokenizer_is_one_line(folder, tmp_path, capsys):
+    shutil.copytree(folder, tmp_path / "alone", ignore=shutil.ignore_patterns("tokenizer*"))
+    code, printed, errors = view(capsys, tmp_path / "alone", TEXT)
+    assert (code, printed) == (2, "")
+    assert re.fullmatch(r"hf-minilm: tokenizer of the model \(.*alone\) must lie beside it; .*\n", errors)
 
 
 def test_the_page_does_not_say_where_on_this_machine_the_model_lies(folder, tmp_path, capsys):

@@ -12,10 +12,19 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import hf_minilm.training.pretrain  # noqa: F401 (so that the forked processes have all of it)
 from hf_minilm.cli.main import main
 from hf_minilm.training.processes import end_process
+
+Leg = dict[str, Any]
+"""One of the runs, or `rewound`, as `python forked_runs.py` reads it."""
+
+
+def rewound(folder: Path, step: int, *, keep: str) -> Leg:
+    """Make a run one that was killed after a step; what it was is kept beside it under another name."""
+    return {"rewind": str(folder), "to": step, "keep": str(folder.parent / keep)}
 
 
 def launch(function: Callable[[], int], processes: int) -> int:

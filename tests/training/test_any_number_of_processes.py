@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forked_runs import Leg, rewound
 
 from hf_minilm.data.world import World
 
@@ -29,16 +30,12 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def leg(folder: Path, processes: int, settings: dict[str, Any]) -> dict[str, Any]:
+def leg(folder: Path, processes: int, settings: dict[str, Any]) -> Leg:
     merged = {"data.corpus": str(folder.parent / "stories.jsonl"), **SETTINGS, **settings, "output.folder": str(folder)}
     return {
         "processes": processes,
         "words": ["pretrain", *(f"--set={key}={json.dumps(value)}" for key, value in merged.items())],
     }
-
-
-def rewound(folder: Path, step: int, keep: str) -> dict[str, Any]:
-    return {"rewind": str(folder), "to": step, "keep": str(folder.parent / keep)}
 
 
 def results(folder: Path) -> tuple[str, list[dict[str, float]]]:
@@ -71,9 +68,9 @@ def test_one_two_and_four_processes_and_all_in_turn_give_the_same_bits(
         leg(one, 0, settings),
         leg(two, 2, settings),
         leg(turns, 2, settings),
-        rewound(turns, 2, "first"),
+        rewound(turns, 2, keep="first"),
         leg(turns, 1, settings),
-        rewound(turns, 4, "second"),
+        rewound(turns, 4, keep="second"),
         leg(turns, 4, settings),
     ]
     done = subprocess.run(

@@ -1,6 +1,7 @@
 """Compiled layers: when they are chosen, and that they compute what they computed before."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,11 +13,15 @@ from hf_minilm.training.schedule import Budget
 
 
 @pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch):
-    """Pretend to have a GPU or not, and a compiler or not."""
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Pretend to have a GPU or not, recent or not, and a compiler and Python's headers or not."""
 
-    def pretend(*, cuda: bool = False, compiler: bool = True) -> None:
+    def pretend(*, cuda: bool = False, recent: bool = True, compiler: bool = True, headers: bool = True) -> None:
+        (tmp_path / "Python.h").touch()
+        include = tmp_path if headers else tmp_path / "elsewhere"
+        monkeypatch.setattr(compilation.sysconfig, "get_path", lambda name: str(include))
         monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 0) if recent else (6, 1))
         monkeypatch.setattr(compilation.shutil, "which", lambda name: f"/bin/{name}" if compiler else None)
 
     return pretend
@@ -36,6 +41,9 @@ def machine(monkeypatch: pytest.MonkeyPatch):
         ({"cuda": True}, "no", Budget("seconds", 220), True),
         ({"cuda": True, "compiler": False}, "bf16", Budget("seconds", 220), False),
         ({"cuda": True}, "bf16", Budget("seconds", 60), False),
+        ({"cuda": True, "recent": False}, "no", Budget("seconds", 220), False),
+        ({"headers": False}, "bf16", Budget("seconds", 220), False),
+        ({"cuda": True, "headers": False}, "bf16", Budget("seconds", 220), False),
     ],
     ids=str,
 )
@@ -48,8 +56,9 @@ def test_layers_are_compiled_where_the_time_comes_back(machine, hardware, precis
         assert resolve_compilation("yes", **settings) is True
 
 
-def test_compiling_without_a_compiler_is_refused_in_one_line(machine):
-    machine(compiler=False)
+@pytest.mark.parametrize("missing", ["compiler", "headers"])
+def test_compiling_without_what_it_takes_is_refused_in_one_line(machine, missing):
+    machine(**{missing: False})
     with pytest.raises(ValueError, match=r"training.compile \(yes\) must have a compiler, g\+\+ or clang\+\+"):
         resolve_compilation("yes", precision="bf16", budget=Budget("steps", 5), positions_per_step=1)
 

@@ -9,19 +9,24 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, DynamoBackend
 
 from hf_minilm import MiniLMConfig, MiniLMSeq2SeqConfig
 from hf_minilm.data.order import share
 from hf_minilm.training import launch
 from hf_minilm.training.launch import (
     bf16_speedup,
+    check_gpus,
     check_micro_batches,
+    check_plugins,
     check_processes,
     check_rows,
+    fix_order_of_sums,
     resolve_attention,
     resolve_precision,
 )
-from hf_minilm.training.recipe import TrainingSettings
+from hf_minilm.training.recipe import TrainingSettings, load_recipe
 
 
 @pytest.fixture
@@ -115,7 +120,7 @@ def test_only_the_main_process_needs_the_trackers(monkeypatch):
     monkeypatch.setattr(launch, "get_available_trackers", list)
     for rank, fails in (("0", True), ("1", False)):
         monkeypatch.setenv("RANK", rank)
-        monkeypatch.setattr(launch, "Accelerator", lambda **_: SimpleNamespace(num_processes=1))
+        monkeypatch.setattr(launch, "Accelerator", lambda **_: Accelerator(cpu=True))
         with pytest.raises(ValueError, match="must be installed") if fails else nullcontext():
             launch.start_accelerator("fp32", trackers=("wandb",), folder="runs")
 
@@ -176,3 +181,46 @@ def test_processes_that_share_a_model_out_have_as_many_micro_batches_each(rows, 
 )
 def test_how_many_processes_were_asked_for_is_read_from_what_launchers_leave(environment, asked):
     assert launch.processes_asked_for(environment) == asked
+
+
+def test_processes_without_a_gpu_of_their_own_are_refused_with_the_line_that_works():
+    check_gpus(2, 2)
+    with pytest.raises(ValueError, match=r"\(4\) must be at most that of its GPUs \(2\); .*--nproc_per_node 2 "):
+        check_gpus(4, 2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "compiler", "message"),
+    [
+        (DistributedType.FSDP, DynamoBackend.NO, r"^distribution \(FSDP\) of .* must stay NO, .*=sharded shares"),
+        (DistributedType.DEEPSPEED, DynamoBackend.NO, r"^distribution \(DEEPSPEED\) "),
+        (
+            DistributedType.NO,
+            DynamoBackend.INDUCTOR,
+            r"^dynamo backend \(INDUCTOR\) .* training.compile compiles; start",
+        ),
+    ],
+)
+def test_what_accelerate_would_put_around_the_model_unseen_is_refused(kind, compiler, message):
+    plugin = SimpleNamespace(backend=compiler)
+    asked = SimpleNamespace(distributed_type=kind, num_processes=2, state=SimpleNamespace(dynamo_plugin=plugin))
+    with pytest.raises(ValueError, match=message):
+        check_plugins(asked)
+
+
+def test_an_accelerator_without_plugins_is_taken():
+    check_plugins(Accelerator(cpu=True))
+
+
+@pytest.mark.parametrize(("cuda", "parts", "expected"), [(True, 8, True), (True, None, None), (False, 8, None)])
+def test_sums_have_a_fixed_order_on_a_gpu_where_the_bits_are_to_be_the_same(
+    machine, monkeypatch, cuda, parts, expected
+):
+    asked = []
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda mode, *, warn_only: asked.append(mode))
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    machine(cuda=cuda)
+    fix_order_of_sums(load_recipe(None, [] if parts is None else [f"training.gradient_parts={parts}"]))
+    assert asked == ([] if expected is None else [expected])
+    assert ("CUBLAS_WORKSPACE_CONFIG" in os.environ) is (expected is not None)
+    os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)

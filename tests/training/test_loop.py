@@ -1,5 +1,6 @@
 """What the loop does where something goes wrong: numbers that are not finite, and a recipe that changed."""
 
+import dataclasses
 import json
 import math
 import shutil
@@ -14,10 +15,16 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from hf_minilm.cli.main import main
 from hf_minilm.data.corpus import Corpus
+from hf_minilm.data.order import RowKey
 from hf_minilm.data.tokenizer import load_tokenizer, tokenizer_fingerprint
 from hf_minilm.data.world import World
-from hf_minilm.training import loop
+from hf_minilm.evaluation import language_model
+from hf_minilm.evaluation.language_model import HeldOut, measure_batches
+from hf_minilm.training import assembly, loop
+from hf_minilm.training import pretrain as pretrain_module
 from hf_minilm.training.checkpoint import TrainingState, list_checkpoints, load_training_state
+from hf_minilm.training.gradient import own_parts
+from hf_minilm.training.launch import start_accelerator
 from hf_minilm.training.loop import Interval, with_best
 from hf_minilm.training.schedule import Budget
 
@@ -272,6 +279,73 @@ def test_a_held_out_loss_that_is_no_number_is_never_the_best() -> None:
     best = with_best(state, 2.0)
     assert best.losses == {"best_held_out_loss": 2.0, "best_step": 4}
     assert with_best(best, math.nan) == with_best(best, 2.0) == best
+    known = dataclasses.replace(state, losses={"measured": "rows"})
+    assert with_best(known, 2.0).losses == {"measured": "rows", **best.losses}
+
+
+@pytest.mark.parametrize(
+    ("changed", "best_step"), [({}, 4), ({"optimizer__weight_decay": 0.2}, 4), ({"evaluation__rows": 2}, 6)], ids=str
+)
+def test_a_loss_on_other_rows_is_not_compared_with_the_best_so_far(
+    pretrain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any], best_step: int
+) -> None:
+    losses = iter([1.0, 3.0])
+    settings = {"training__save_every": "never", "evaluation__every": "never"}
+    monkeypatch.setattr(assembly, "measure_together", lambda *_, **__: HeldOut(next(losses), None, 1, *[None] * 3, 0))
+    assert pretrain("run", training__budget="4steps", **settings) == 0
+    assert pretrain("run", "--accept-changes", training__budget="6steps", **settings, **changed) == 0
+    state = load_training_state(list_checkpoints(tmp_path / "run" / "checkpoints")[-1])
+    assert (state.losses["best_step"], state.recipe["training"]["budget"]) == (best_step, "6steps")
+
+
+def test_a_run_whose_steps_change_their_size_goes_on_with_the_rows_that_were_due(
+    pretrain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[int, list[RowKey]] = {}
+
+    def noted(*arguments: Any, rows: list[RowKey], step: int) -> Any:
+        seen[step] = rows
+        return own_parts(*arguments, rows=rows, step=step)
+
+    monkeypatch.setattr(loop, "own_parts", noted)
+    rows: dict[str, list[RowKey]] = {}
+    for name, sizes in {"changed": (2, 4), "steady": (2, 2)}.items():
+        seen.clear()
+        pretrain(name, training__budget="4steps", training__batch_rows=sizes[0])
+        steps = 4 + 8 // sizes[1]
+        pretrain(name, "--accept-changes", training__budget=f"{steps}steps", training__batch_rows=sizes[1])
+        rows[name] = [row for step in range(steps) for row in seen[step]]
+    assert rows["changed"] == rows["steady"]
+    assert len(set(rows["changed"])) == len(rows["changed"]) == 16
+
+
+def test_a_run_computes_with_its_own_threads_whatever_accelerate_takes(
+    pretrain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = torch.get_num_threads()
+
+    def takes_two(*arguments: Any, **options: Any) -> Any:
+        torch.set_num_threads(2)
+        return start_accelerator(*arguments, **options)
+
+    monkeypatch.setattr(pretrain_module, "start_accelerator", takes_two)
+    try:
+        assert pretrain("run", training__budget="1steps", training__gradient_parts=2) == 0
+    finally:
+        torch.set_num_threads(before)
+    assert load_training_state(list_checkpoints(tmp_path / "run" / "checkpoints")[-1]).threads == 1
+
+
+def test_an_evaluation_takes_no_more_rows_at_once_than_training(pretrain, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = set()
+
+    def noted(model: Any, batches: Any, **options: Any) -> Any:
+        return measure_batches(model, (seen.add(len(batch["input_ids"])) or batch for batch in batches), **options)
+
+    monkeypatch.setattr(language_model, "measure_batches", noted)
+    monkeypatch.setattr(assembly, "measure_batches", noted)
+    assert pretrain("run", training__budget="1steps", training__batch_rows=8, training__micro_batch_rows=2) == 0
+    assert max(seen) == 2
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,13 @@
-"""Freed memory is kept: seen by the page faults that the system counts."""
+"""Freed memory is kept, seen by the page faults that the system counts; a full GPU is one line."""
 
 import platform
 import subprocess
 import sys
 
 import pytest
+import torch
+
+from hf_minilm.training import memory
 
 COUNT_PAGE_FAULTS = """
 import resource, sys
@@ -34,7 +37,17 @@ def test_memory_is_fetched_from_the_system_once():
 
 
 def test_where_the_library_is_another_nothing_is_done(monkeypatch):
-    from hf_minilm.training import memory
-
     monkeypatch.setattr(memory.platform, "libc_ver", lambda: ("", ""))
     assert not memory.keep_freed_memory()
+
+
+def test_a_full_gpu_says_what_to_set():
+    full = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    rule = r"must hold .*\(training.micro_batch_rows: 16\); set it lower.*parallelism=sharded.*2\.00 GiB"
+    with pytest.raises(MemoryError, match=rule), memory.explaining_full_gpu(16):
+        raise full
+
+
+def test_other_errors_of_a_step_stay_what_they_are():
+    with pytest.raises(RuntimeError, match=r"^shapes$"), memory.explaining_full_gpu(None):
+        raise RuntimeError("shapes")

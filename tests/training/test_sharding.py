@@ -6,10 +6,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from forked_runs import Leg, rewound
 from safetensors.torch import load_file
 
 from hf_minilm.data.world import World
@@ -40,8 +40,6 @@ ADAMW = {"optimizer.name": "adamw", "optimizer.learning_rate": "2e-3"}
 SHARDED, DATA = {"training.parallelism": "sharded"}, {"training.parallelism": "data"}
 COPIES = {**SHARDED, "training.shard_over": "2"}
 
-Leg = dict[str, Any]
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -59,11 +57,6 @@ def leg(folder: Path, processes: int, *settings: dict[str, str]) -> Leg:
         merged |= some
     words = [f"--set={name}={value}" for name, value in {**merged, "output.folder": str(folder)}.items()]
     return {"processes": processes, "words": ["pretrain", *words]}
-
-
-def rewound(folder: Path, step: int, *, keep: str) -> Leg:
-    """Make a run one that was killed after a step; what it was is kept beside it under another name."""
-    return {"rewind": str(folder), "to": step, "keep": str(folder.parent / keep)}
 
 
 def run(legs: list[Leg], cache: Path) -> str:
