@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from compare_with_peers import Clock, device_of_training
+from compare_with_peers import Clock
 from fine_tune import run
 from transformers import (
     AutoModelForSeq2SeqLM,
@@ -29,6 +29,7 @@ from transformers import (
 )
 
 import hf_minilm  # noqa: F401 -- registers the architecture
+from hf_minilm.benchmark.machine import measuring_device
 from hf_minilm.evaluation.run_corpus import refuse_another_corpus
 from hf_minilm.evaluation.translation import TranslationScores, evaluate_translations
 from hf_minilm.training.launch import resolve_precision
@@ -77,7 +78,7 @@ def train_marian(
 ) -> MarianMTModel:
     """Train for a time with AdamW, as many pairs a step as the run had."""
     set_seed(recipe.training.seed)
-    model, clock, settings = marian_like(config), Clock(seconds, device_of_training()), recipe.optimizer
+    model, clock, settings = marian_like(config), Clock(seconds, measuring_device()), recipe.optimizer
     figures = data.train.describe()
     optimizer = torch.optim.AdamW(
         model.parameters(),
@@ -139,7 +140,7 @@ def main() -> None:
     data = prepare_data(recipe, arguments.run, quiet=True)
     refuse_another_corpus(arguments.run, data.corpus.fingerprint())
     ours = AutoModelForSeq2SeqLM.from_pretrained(arguments.run / "model")
-    rate = recipe.optimizer.learning_rate if recipe.optimizer.name == "adamw" else _RATE  # Muon's is none for AdamW
+    rate = recipe.optimizer.peak if recipe.optimizer.name == "adamw" else _RATE  # Muon's is none for AdamW
     rate = rate if arguments.learning_rate is None else arguments.learning_rate
     training = {"seconds": seconds, "learning_rate": rate, "folder": arguments.run / "marian"}
     theirs = train_marian(recipe, data, ours.config, **training)

@@ -18,29 +18,28 @@ compilation in it; the other model has none of these.
 
 Both then predict the same tokens of the same held-out rows, one sequence a row: masked ones from the same corrupted
 input with 15 % to predict, and in pairs of segments only where both models were trained on pairs. `--pairs` adds
-minimal pairs: a folder of files `PARADIGM.txt` or `.txt.gz` whose odd lines are bad sentences, each followed by its
-good one. See `pair_accuracies` for how a model is asked.
+minimal pairs, in the forms that `hf-minilm evaluate` reads. See `pair_accuracies` for how a model is asked.
 """
 
 import argparse
 import dataclasses
-import gzip
 import inspect
+import itertools
 import json
 import math
 import sys
 import tempfile
 import time
-import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, cast
 
 import datasets
 import torch
+from fine_tune import run as run_example
 from torch import nn
 from transformers import (
     DataCollatorForLanguageModeling,
@@ -55,20 +54,23 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from hf_minilm.benchmark.machine import synchronise
+from hf_minilm.benchmark.machine import measuring_device, synchronise
 from hf_minilm.benchmark.ours import MASK_RATE
 from hf_minilm.benchmark.peer_data import grouped_rows, sentence_pairs
 from hf_minilm.benchmark.peers import build_architecture, remove_what_is_not_taken
 from hf_minilm.conversion import refuse_missing_folder, refuse_used_folder
 from hf_minilm.data.document import Document
-from hf_minilm.data.objectives import Batch
+from hf_minilm.data.objectives import Batch, CausalObjective, MaskedObjective
 from hf_minilm.data.sequences import IGNORED
-from hf_minilm.data.tokenizer import token_bytes
+from hf_minilm.data.tokenizer import special_tokens, token_bytes
 from hf_minilm.data.world_probes import Probe
 from hf_minilm.evaluation.intervals import wilson_interval
 from hf_minilm.evaluation.language_model import evaluating, prediction_logits, predicts_next_token, summed_loss
-from hf_minilm.evaluation.minimal_pairs import PairAccuracy, minimal_pair_accuracy
+from hf_minilm.evaluation.minimal_pairs import PairAccuracy, minimal_pair_accuracy, points_of
+from hf_minilm.evaluation.pair_files import SentencePair, read_pairs
 from hf_minilm.evaluation.run_corpus import refuse_another_corpus
+from hf_minilm.evaluation.text_scores import TextScorer
+from hf_minilm.evaluation.unpacking import unpacked_sequences
 from hf_minilm.training.batches_ahead import resolve_batch_processes
 from hf_minilm.training.launch import resolve_precision
 from hf_minilm.training.preparation import Data, build_objective, model_class, prepare_data
@@ -77,7 +79,6 @@ from hf_minilm.training.schedule import learning_rate_factor
 
 PEERS = {"bert": "masked", "bert-nsp": "masked", "modernbert": "masked", "gpt2": "causal", "llama": "causal"}
 """The models to compare with, and the objective of each."""
-SUFFIXES = (".txt", ".txt.gz")
 _CHARACTERS_AT_ONCE = 4_000_000
 _POSITIONS_AT_ONCE = 4096
 _MOST_STEPS = 10**8  # the clock ends a training before
@@ -119,15 +120,6 @@ class Trained:
     steps: int
     tokens: int
     seconds: float
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two sentences, of which a model should find the good one likelier; the paradigm says what they ask."""
-
-    paradigm: str
-    good: str
-    bad: str
 
 
 def open_run(folder: Path, peer: str) -> Run:
@@ -265,7 +257,7 @@ def train_peer(run: Run, form: Form) -> Trained:
         pad_token_id=tokenizer.pad_token_id,
     )
     masked = PEERS[form.peer] == "masked"
-    clock = Clock(form.seconds, device_of_training())
+    clock = Clock(form.seconds, measuring_device())
     say(f"training it for {form.seconds:,.0f} s")
     with tempfile.TemporaryDirectory() as folder:
         trainer = TimedTrainer(
@@ -305,7 +297,7 @@ def trainer_arguments(run: Run, form: Form) -> dict[str, Any]:
             "adam_beta2": 0.98,
             # The marks of special tokens would be removed, and the collator would find them again token by token.
             "remove_unused_columns": False,
-            "dataloader_num_workers": resolve_batch_processes(None, device_of_training(), num_sharing=1),
+            "dataloader_num_workers": resolve_batch_processes(None, measuring_device(), num_sharing=1),
             "logging_nan_inf_filter": False,  # or a GPU would be waited for at every step
         }
         if form.peer == "bert-nsp":
@@ -315,47 +307,33 @@ def trainer_arguments(run: Run, form: Form) -> dict[str, Any]:
     return arguments
 
 
-def device_of_training() -> torch.device:
-    """Return the device that Trainer takes."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def held_out_batches(run: Run, peer: str) -> Iterator[Batch]:
-    """Iterate over packed batches of held-out text, with 15 % of the tokens masked whatever the run had.
+def held_out_objective(run: Run, peer: str) -> MaskedObjective | CausalObjective:
+    """Put held-out text into packed rows, with 15 % of the tokens masked whatever the run had.
 
     Segments come in pairs only where both models were trained on pairs: the others know one text a sequence.
     """
-    if run.recipe.objective.name == "causal":
-        return run.data.held_out.evaluation_batches(run.recipe.training.batch_rows)
-    pairs = run.recipe.next_sentence and peer == "bert-nsp"
-    objective = dataclasses.replace(run.recipe.objective, mask_rate=MASK_RATE, next_sentence=pairs)
-    recipe = dataclasses.replace(run.recipe, objective=objective)
-    store = run.data.held_out.store
-    return build_objective(recipe, [store], run.data.tokenizer).evaluation_batches(recipe.training.batch_rows)
+    recipe, store = run.recipe, run.data.held_out.store
+    if recipe.objective.name == "causal":
+        # No token pads, as one that also begins a text would make the text pass for padding.
+        special = dataclasses.replace(special_tokens(run.data.tokenizer), pad=-1)
+        return CausalObjective(store, special, row_length=recipe.data.sequence_length, seed=recipe.training.seed)
+    pairs = recipe.next_sentence and peer == "bert-nsp"
+    objective = dataclasses.replace(recipe.objective, mask_rate=MASK_RATE, next_sentence=pairs)
+    recipe = dataclasses.replace(recipe, objective=objective)
+    return cast(MaskedObjective, build_objective(recipe, [store], run.data.tokenizer))
 
 
-def separate_sequences(batches: Iterable[Batch], limit: int) -> list[Batch]:
-    """Give each packed sequence a row of its own, so that no model sees another one, and leave padding out.
-
-    Args:
-        batches: Batches of an objective, [B, T], whose `position_ids` restart with each sequence.
-        limit: Most sequences.
+def held_out_sequences(run: Run, peer: str, limit: int) -> list[Batch]:
+    """Give each held-out sequence a row of its own, so that no model sees another one.
 
     Returns:
-        `input_ids`, `labels` and maybe `token_type_ids` of each sequence that has a token to predict, [length].
+        `input_ids`, `labels` and of an encoder `token_type_ids` of each sequence that has a token to predict, [length];
+        `limit` at most.
     """
-    sequences: list[Batch] = []
-    for batch in batches:
-        names = [name for name in ("input_ids", "token_type_ids", "labels") if name in batch]
-        for row, positions in enumerate(batch["position_ids"]):
-            starts = (positions == 0).nonzero().flatten().tolist()
-            for start, stop in zip(starts, [*starts[1:], len(positions)], strict=True):
-                # Padding is one more sequence, which predicts nothing.
-                if (batch["labels"][row, start:stop] != IGNORED).any():
-                    sequences.append({name: batch[name][row, start:stop] for name in names})
-                if len(sequences) == limit:
-                    return sequences
-    return sequences
+    names = ("input_ids", "labels", *(["token_type_ids"] if PEERS[peer] == "masked" else []))
+    sequences = unpacked_sequences(held_out_objective(run, peer))
+    asked = (sequence for sequence in sequences if (sequence.labels != IGNORED).any())
+    return [{name: getattr(sequence, name) for name in names} for sequence in itertools.islice(asked, limit)]
 
 
 def padded_batches(sequences: Sequence[Batch], pad_token_id: int) -> Iterator[Batch]:
@@ -395,38 +373,20 @@ def measure(model: PreTrainedModel, tokenizer: Any, sequences: Sequence[Batch]) 
     return {"nats_per_token": nats / tokens, "bits_per_byte": bits_per_byte, "tokens": tokens, "bytes": num_bytes}
 
 
-def read_pairs(folder: Path, each: int) -> list[Pair]:
-    """Read the minimal pairs of a folder, at most so many of a file, spread evenly over it: it may be sorted.
-
-    Raises:
-        ValueError: If the folder has no such file, or a file is no list of pairs.
-        OSError: If a file cannot be read.
-    """
-    paths = sorted(path for path in folder.iterdir() if path.name.endswith(SUFFIXES) and path.is_file())
-    if not paths:
-        raise ValueError(f"--pairs ({folder}) must hold files ending in {' or '.join(SUFFIXES)}; add one.")
-    pairs = []
-    for path in paths:
-        lines = read_text(path).rstrip("\n").split("\n")
-        if len(lines) % 2 or not all(line.strip() for line in lines):
-            raise ValueError(f"pairs ({path}, {len(lines)} lines) must be lines of text, two a pair; mend the file.")
-        number = min(each, len(lines) // 2)
-        for place in (2 * (len(lines) // 2 * index // number) for index in range(number)):
-            bad, good = (" ".join(line.split()) for line in lines[place : place + 2])
-            pairs.append(Pair(path.name.removesuffix(".gz").removesuffix(".txt"), good, bad))
-    return pairs
+def spread_evenly(pairs: Iterable[SentencePair], each: int) -> list[SentencePair]:
+    """Take so many pairs of a paradigm at most, spread evenly over it: its file may be sorted."""
+    by_paradigm: dict[str, list[SentencePair]] = defaultdict(list)
+    for pair in pairs:
+        by_paradigm[pair.paradigm].append(pair)
+    numbers = {name: min(each, len(found)) for name, found in by_paradigm.items()}
+    return [
+        found[len(found) * index // numbers[name]]
+        for name, found in by_paradigm.items()
+        for index in range(numbers[name])
+    ]
 
 
-def read_text(path: Path) -> str:
-    """Read a file of text, compressed or not."""
-    content = path.read_bytes()
-    try:
-        return (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8")
-    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"pairs ({path}) must be a whole file of UTF-8 text; {error}.") from error
-
-
-def short_pairs(pairs: Sequence[Pair], tokenizer: Any, longest: int) -> list[Pair]:
+def short_pairs(pairs: Sequence[SentencePair], tokenizer: Any, longest: int) -> list[SentencePair]:
     """Leave out the pairs with a sentence that is longer than the rows of the training, for all models alike.
 
     Raises:
@@ -440,13 +400,13 @@ def short_pairs(pairs: Sequence[Pair], tokenizer: Any, longest: int) -> list[Pai
     return kept
 
 
-def pair_accuracies(model: PreTrainedModel, tokenizer: Any, pairs: Sequence[Pair]) -> tuple[PairAccuracy, ...]:
+def pair_accuracies(model: PreTrainedModel, tokenizer: Any, pairs: Sequence[SentencePair]) -> tuple[PairAccuracy, ...]:
     """Score minimal pairs by paradigm, in the order in which the paradigms first occur; a tie counts half.
 
     A causal model is asked for the log-probability of each whole sentence. A masked one is asked at the word, where the
     sentences differ in a single one: both words are then judged in the same context, and nothing that the sentences
     share adds noise. Where they differ in more, as in word order, masking all of these together would hide the very
-    thing that is asked, so that the two pseudo-log-likelihoods are compared instead; see `pseudo_log_likelihoods`.
+    thing that is asked, so that the two pseudo-log-likelihoods are compared instead; see `text_scores`.
     """
     probes = [as_probe(pair, whole=predicts_next_token(model)) for pair in pairs]
     right, number = defaultdict(float), defaultdict(int)
@@ -454,9 +414,10 @@ def pair_accuracies(model: PreTrainedModel, tokenizer: Any, pairs: Sequence[Pair
         right[cell.phenomenon] += cell.accuracy * cell.number
         number[cell.phenomenon] += cell.number
     others = [pair for pair, probe in zip(pairs, probes, strict=True) if probe is None]
-    scores = pseudo_log_likelihoods(model, tokenizer, [text for pair in others for text in (pair.good, pair.bad)])
+    texts = [text for pair in others for text in (pair.good, pair.bad)]
+    scores: Any = TextScorer(model, tokenizer, scoring="masked").score(texts) if others else []
     for pair, good, bad in zip(others, scores[::2], scores[1::2], strict=True):
-        right[pair.paradigm] += 0.5 if good == bad else float(good > bad)
+        right[pair.paradigm] += points_of(good.nats, bad.nats)
         number[pair.paradigm] += 1
     return tuple(
         PairAccuracy(name, 0, number[name], right[name] / number[name], *wilson_interval(right[name], number[name]))
@@ -464,7 +425,7 @@ def pair_accuracies(model: PreTrainedModel, tokenizer: Any, pairs: Sequence[Pair
     )
 
 
-def as_probe(pair: Pair, *, whole: bool) -> Probe | None:
+def as_probe(pair: SentencePair, *, whole: bool) -> Probe | None:
     """Make whole sentences, or the one word in which they differ, the question; None where they differ in more."""
     if whole:
         return Probe("", "", pair.good, pair.bad, "", 0, pair.paradigm)
@@ -477,40 +438,11 @@ def as_probe(pair: Pair, *, whole: bool) -> Probe | None:
     return Probe("", before, good[place], bad[place], after, 0, pair.paradigm)
 
 
-def pseudo_log_likelihoods(model: PreTrainedModel, tokenizer: Any, texts: Sequence[str]) -> list[float]:
-    """Add up the log-probabilities of a text's tokens, each masked in its turn, in nats.
-
-    After Salazar et al. 2020, arXiv:1910.14659, but that the later tokens of the same word are masked too: otherwise
-    they give a divided word away, and rare words come out as likely (Kauf and Ivanova 2023, arXiv:2305.10588).
-    """
-    readings: dict[int, list[tuple[int, int, int, list[int]]]] = defaultdict(list)
-    for number, text in enumerate(texts):
-        encoded = tokenizer(text, add_special_tokens=False)
-        ids, words = encoded["input_ids"], encoded.word_ids()
-        for place, token in enumerate(ids):
-            hidden = [
-                tokenizer.mask_token_id if later >= place and words[later] == words[place] else each
-                for later, each in enumerate(ids)
-            ]
-            framed = [tokenizer.cls_token_id, *hidden, tokenizer.sep_token_id]
-            readings[len(framed)].append((number, place + 1, token, framed))
-    scores = [0.0] * len(texts)
-    with evaluating(model) as device:
-        for length, group in readings.items():
-            step = max(1, _POSITIONS_AT_ONCE // length)
-            for first in range(0, len(group), step):
-                numbers, places, targets, rows = zip(*group[first : first + step], strict=True)
-                logits = prediction_logits(model(input_ids=torch.tensor(rows, device=device)))  # [B, T, V]
-                asked = logits[torch.arange(len(rows)), torch.tensor(places)].float().cpu()
-                logs = asked.log_softmax(-1).gather(1, torch.tensor(targets)[:, None])
-                for number, log in zip(numbers, logs.double().flatten().tolist(), strict=True):
-                    scores[number] += log
-    return scores
-
-
-def result(trained: Trained, tokenizer: Any, sequences: Sequence[Batch], pairs: Sequence[Pair]) -> dict[str, Any]:
+def result(
+    trained: Trained, tokenizer: Any, sequences: Sequence[Batch], pairs: Sequence[SentencePair]
+) -> dict[str, Any]:
     """Measure a model, and give all that is known of it by name."""
-    model = trained.model.to(device_of_training())
+    model = trained.model.to(measuring_device())
     cells = pair_accuracies(model, tokenizer, pairs) if pairs else ()
     training = {name: getattr(trained, name) for name in ("steps", "tokens", "seconds")}
     figures = ("number", "accuracy", "low", "high")
@@ -532,11 +464,11 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
         OSError: If a file cannot be read.
     """
     check(arguments)
-    pairs = read_pairs(arguments.pairs, arguments.pairs_each) if arguments.pairs else []
+    pairs = spread_evenly(read_pairs(arguments.pairs), arguments.pairs_each) if arguments.pairs else []
     run = open_run(arguments.run, arguments.peer)
     tokenizer, facts = run.data.tokenizer, run.facts
     pairs = short_pairs(pairs, tokenizer, run.recipe.data.sequence_length) if pairs else []
-    sequences = separate_sequences(held_out_batches(run, arguments.peer), arguments.rows)
+    sequences = held_out_sequences(run, arguments.peer, arguments.rows)
     seconds = facts["seconds"] if arguments.minutes is None else 60 * arguments.minutes
     say("measuring the run's model")
     ours = Trained("hf_minilm", run.model, facts["steps"], facts["tokens"], facts["seconds"])
@@ -555,7 +487,7 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
         "trainer_arguments": trainer_arguments(run, form),
         "objective": facts["objective"],
         "corpus": facts["corpus"],
-        "device": str(device_of_training()),
+        "device": str(measuring_device()),
         "run_device": facts["device"],
         "held_out_sequences": len(sequences),
         "models": results,
@@ -612,8 +544,8 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def main() -> int:
-    """Compare, print and write; a user's mistake is one line and exit code 2."""
+def main() -> None:
+    """Compare, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of a finished run with objective masked or causal")
     parser.add_argument("--peer", choices=PEERS, required=True, help="the other model")
@@ -621,7 +553,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, help="training of the other model; the run's own time without it")
     parser.add_argument("--learning-rate", type=float, help="of the other model; 5e-5, or 1e-3 with --tuned")
     parser.add_argument("--rows", type=int, default=2000, help="most held-out sequences")
-    parser.add_argument("--pairs", type=Path, help="folder with minimal pairs")
+    parser.add_argument("--pairs", help="a file, a folder or a pattern of minimal pairs")
     parser.add_argument("--pairs-each", type=int, default=200, help="most pairs of a paradigm")
     parser.add_argument("--output", type=Path, help="a JSON file to write, with all figures")
     parser.add_argument("--save", type=Path, help="new folder for the other model, to be fine-tuned beside the run's")
@@ -629,16 +561,11 @@ def main() -> int:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     datasets.disable_progress_bars()
-    try:
-        compared = compare(arguments)
-        print(tables(compared))
-        if arguments.output is not None:
-            arguments.output.write_text(json.dumps(compared, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    except (ValueError, OSError) as error:
-        print(f"compare_with_peers: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+    compared = compare(arguments)
+    print(tables(compared))
+    if arguments.output is not None:
+        arguments.output.write_text(json.dumps(compared, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_example(main))

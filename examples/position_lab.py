@@ -5,7 +5,9 @@
 
 Trains the same small model with every position scheme on rows of 128 tokens, masked and causal, and measures each on
 the same held-out tokens cut into windows of 128, 256, 512 and 1024. A scheme that reaches further than it was trained
-gains from the longer context or at least loses nothing. Writes `table.md`, `losses.json` and `losses.png`.
+gains from the longer context or at least loses nothing. It trains twelve models, 18 minutes in all as it stands. Causal
+ones show it by then; masked ones have learnt nothing that a position could help before some 4,000 steps: `--objectives
+masked --budget 4000steps`. Writes `table.md`, `losses.json` and `losses.png`.
 """
 
 import argparse

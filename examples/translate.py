@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from fine_tune import run
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 from transformers.utils import logging
 
@@ -43,8 +44,8 @@ def tokens_as_text(tokenizer: Any, ids: torch.Tensor) -> list[str]:
     return [tokenizer.decode([token]).strip() or "·" for token in ids.tolist()]
 
 
-def main() -> int:
-    """Translate and print; a user's mistake is one line and exit code 2."""
+def main() -> None:
+    """Translate and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="folder or Hub name of an encoder-decoder")
     parser.add_argument("text", help="what to translate")
@@ -52,21 +53,9 @@ def main() -> int:
     parser.add_argument("--picture", type=Path, help="an SVG to write, with the alignment")
     parser.add_argument("--layer", type=int, default=-1, help="the decoder layer to draw; negative from the last")
     arguments = parser.parse_args()
-    try:
-        print(
-            translate(
-                arguments.model,
-                arguments.text,
-                num_beams=arguments.num_beams,
-                layer=arguments.layer,
-                picture=arguments.picture,
-            )
-        )
-    except (ValueError, OSError) as error:
-        print(f"translate: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+    options = {name: getattr(arguments, name) for name in ("num_beams", "layer", "picture")}
+    print(translate(arguments.model, arguments.text, **options))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(main))

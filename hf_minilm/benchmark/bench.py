@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..conversion import refuse_missing_folder
+from ..evaluation.provenance import describe_versions
 from ..training.recipe_values import nearest
 from .contests import BY_DEFAULT, DESCRIPTIONS, Contest, build_contest
 from .machine import Machine, measuring_device
@@ -46,8 +47,7 @@ def check_settings(names: Sequence[str], settings: BenchSettings) -> None:
     from .ours import check_recipe
 
     # With the peers of every precision: which of them take part is known once the machine is measured.
-    versions = {"python": "", "torch": "", "transformers": "", "hf_minilm": ""}
-    machine = Machine(measuring_device().type, name="this one", threads=1, fast_bf16=True, **versions)
+    machine = Machine(measuring_device().type, name="this one", threads=1, fast_bf16=True, **describe_versions())
     contests = [build_contest(name, replace(settings, peers=()), machine) for name in names]
     contestants = [each for contest in contests for each in contest.contestants]
     trained = [each.work for each in contestants if each.against is None and isinstance(each.work, TrainingWork)]

@@ -90,8 +90,3 @@ def training_flops(work: MatrixWork, *, tokens: float, predicted: float, sequenc
     """
     products = work.layers * tokens + work.head * predicted + work.order * sequences
     return 6.0 * products + 12.0 * work.width * looks
-
-
-def count_labels(labels: torch.Tensor, *, ignored: int = -100) -> torch.Tensor:
-    """Count the labels that are asked for, as a tensor on their device, so that counting makes no GPU wait."""
-    return (labels != ignored).sum()

@@ -1,17 +1,15 @@
 """The machine that measures: its device, its memory and what it runs, in numbers that compare on CPU and on CUDA."""
 
 import os
-import platform
 import resource
 import sys
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from .. import __version__
-from ..evaluation.provenance import processor_name
+from ..evaluation.provenance import describe_hardware, describe_versions
 from ..training.launch import resolve_precision
 
 _PROCESS_STATUS = Path("/proc/self/status")
@@ -44,17 +42,8 @@ class Machine:
 
 def describe_machine() -> Machine:
     """Look at the machine and the versions; touches the GPU, so it is for a process of its own."""
-    device = measuring_device()
-    return Machine(
-        device=device.type,
-        name=torch.cuda.get_device_name() if device.type == "cuda" else processor_name(),
-        threads=torch.get_num_threads(),
-        fast_bf16=resolve_precision("auto") == "bf16",
-        python=platform.python_version(),
-        torch=torch.__version__,
-        transformers=version("transformers"),
-        hf_minilm=__version__,
-    )
+    found: dict[str, Any] = {**describe_hardware(measuring_device()), **describe_versions()}
+    return Machine(**found, fast_bf16=resolve_precision("auto") == "bf16")
 
 
 def measuring_device() -> torch.device:

@@ -172,8 +172,3 @@ def build_writer(work: GenerationWork) -> nn.Module:
     sizes: dict[str, Any] = {"vocab_size": work.vocab_size, "max_position_embeddings": positions}
     config = MiniLMConfig.preset("modern_decoder", work.size, **sizes)
     return MiniLMForCausalLM(config)
-
-
-def write(model: Any, prompts: torch.Tensor, new_tokens: int) -> torch.Tensor:
-    """Continue prompts [B, T] greedily by some tokens, [B, T + new]; on a CPU `generate` does as `decoding.py` says."""
-    return model.generate(prompts, max_new_tokens=new_tokens, min_new_tokens=new_tokens, do_sample=False)

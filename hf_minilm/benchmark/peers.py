@@ -251,8 +251,3 @@ def build_writer(work: GenerationWork) -> nn.Module:
     """Build the model that writes."""
     positions = work.prompt_tokens + work.new_tokens
     return GPT2LMHeadModel(build_gpt2_config(SIZES[work.size], work.vocab_size, positions=positions))
-
-
-def write(model: Any, prompts: torch.Tensor, new_tokens: int) -> torch.Tensor:
-    """Continue prompts [B, T] greedily by some tokens, [B, T + new]."""
-    return model.generate(prompts, max_new_tokens=new_tokens, min_new_tokens=new_tokens, do_sample=False)

@@ -15,6 +15,9 @@ from .machine import process_environment
 from .work import Work, write_work
 from .working_folder import WorkingFolder
 
+LONGEST_HOURS = 6.0
+"""What a contestant may take, which measures for minutes; one that hangs would hold up all others for ever."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -48,7 +51,9 @@ def carry_out(work: Work, folder: WorkingFolder) -> Outcome:
     )
     try:
         with _ends_on_termination():
-            printed, complaints = process.communicate()
+            printed, complaints = process.communicate(timeout=3_600 * LONGEST_HOURS)
+    except subprocess.TimeoutExpired:
+        return Outcome(None, f"not done in {LONGEST_HOURS:g} hours")
     finally:
         _end(process)
     if process.returncode:

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from ..model.losses import Targets
-from .flops import MatrixWork, count_labels, count_looks, training_flops
+from ..model.losses import number_of_labels
+from .flops import MatrixWork, count_looks, training_flops
 from .machine import memory_now, peak_memory, synchronise
 
 
@@ -145,8 +145,8 @@ def count_batch(inputs: Mapping[str, Any], work: MatrixWork, *, pad_token_id: in
     is_token = ids != pad_token_id if mask is None or mask.shape != ids.shape else mask != 0
     return _Counts(
         tokens=is_token.sum(),
-        predicted=_count(inputs["labels"] if "labels" in inputs else inputs["shift_labels"]),
-        sequences=torch.zeros((), dtype=torch.int64) if order is None else _count(order),
+        predicted=number_of_labels(inputs["labels"] if "labels" in inputs else inputs["shift_labels"]),
+        sequences=torch.zeros((), dtype=torch.int64) if order is None else number_of_labels(order),
         looks=count_looks(work, _lengths(is_token, inputs.get("position_ids"))),
         positions=ids.numel(),
     )
@@ -163,10 +163,6 @@ def _lengths(is_token: torch.Tensor, position_ids: torch.Tensor | None) -> torch
         begins[:, 1:] = position_ids.diff(dim=1) != 1
     numbers = begins.flatten().cumsum(0) - 1
     return torch.zeros_like(numbers).scatter_add_(0, numbers, is_token.flatten().long())
-
-
-def _count(labels: torch.Tensor | Targets) -> torch.Tensor:
-    return torch.tensor(len(labels.tokens)) if isinstance(labels, Targets) else count_labels(labels)
 
 
 def _flops(work: MatrixWork, counts: _Counts) -> float:

@@ -36,6 +36,13 @@ def test_one_that_is_killed_says_by_what(run_as_contestant):
     assert "SIGKILL" in run_as_contestant("import os, signal; os.kill(os.getpid(), signal.SIGKILL)").error
 
 
+def test_one_that_hangs_is_ended(run_as_contestant, monkeypatch):
+    monkeypatch.setattr(processes, "LONGEST_HOURS", 0.0001)
+    begin = time.monotonic()
+    assert run_as_contestant("import time; time.sleep(60)").error == "not done in 0.0001 hours"
+    assert time.monotonic() - begin < 30
+
+
 def test_one_that_says_nothing_has_no_figures(run_as_contestant):
     assert run_as_contestant("").error == "no figures were printed"
 

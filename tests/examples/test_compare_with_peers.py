@@ -17,6 +17,7 @@ from hf_minilm.benchmark.peers import build_architecture
 from hf_minilm.data.sequences import IGNORED
 from hf_minilm.data.tokenizer import token_bytes
 from hf_minilm.evaluation.language_model import held_out
+from hf_minilm.evaluation.pair_files import SentencePair
 from hf_minilm.training.pretrain import pretrain
 from hf_minilm.training.recipe import load_recipe
 
@@ -81,7 +82,7 @@ def build_peer(maker: str, tokenizer, **options):
 
 
 def sequences_of(run, peer: str, limit: int = 25):
-    return NAMES["separate_sequences"](NAMES["held_out_batches"](run, peer), limit)
+    return NAMES["held_out_sequences"](run, peer, limit)
 
 
 @pytest.mark.parametrize(
@@ -126,11 +127,11 @@ def test_a_peer_is_trained_for_a_time_and_both_models_are_measured_on_the_same_t
 
 
 @pytest.mark.parametrize("peer", ["bert", "bert-nsp", "gpt2"])
-def test_separate_sequences_lose_what_the_packed_rows_of_the_objective_lose(open_run, peer: str) -> None:
+def test_sequences_one_by_one_lose_what_the_packed_rows_of_the_objective_lose(open_run, peer: str) -> None:
     run = open_run(peer)
-    batches = list(NAMES["held_out_batches"](run, peer))
-    sequences = NAMES["separate_sequences"](batches, 10**6)
-    measured = NAMES["measure"](run.model, run.data.tokenizer, sequences)
+    packed = run.data.held_out if peer == "gpt2" else NAMES["held_out_objective"](run, peer)
+    measured = NAMES["measure"](run.model, run.data.tokenizer, sequences_of(run, peer, limit=10**6))
+    batches = packed.evaluation_batches(run.recipe.training.batch_rows)
     expected = held_out(run.model, batches, token_bytes=token_bytes(run.data.tokenizer))
     assert measured["tokens"] == expected.num_tokens
     assert measured["nats_per_token"] == pytest.approx(expected.nats_per_token, rel=1e-5)
@@ -170,7 +171,7 @@ def test_a_uniform_model_loses_the_logarithm_of_the_vocabulary_and_gets_half_of_
         nn.init.zeros_(parameter)
     measured = NAMES["measure"](model, tokenizer, sequences_of(run, peer))
     assert measured["nats_per_token"] == pytest.approx(math.log(len(tokenizer)), rel=1e-6)
-    pairs = [NAMES["Pair"]("order", "b a", "a b"), NAMES["Pair"]("word", "a c", "a b")]
+    pairs = [SentencePair("order", "b a", "a b"), SentencePair("word", "a c", "a b")]
     cells = NAMES["pair_accuracies"](model, tokenizer, pairs)
     assert [(cell.phenomenon, cell.accuracy) for cell in cells] == [("order", 0.5), ("word", 0.5)]
 
@@ -178,7 +179,7 @@ def test_a_uniform_model_loses_the_logarithm_of_the_vocabulary_and_gets_half_of_
 class Knows(nn.Module):
     """A masked model that knows one text: what is hidden before a token of it is likely what stands there in it."""
 
-    reads = 1
+    reads, base_model = 1, None
 
     def __init__(self, vocab_size: int, known: list[int]) -> None:
         super().__init__()
@@ -204,20 +205,21 @@ class KnowsNext(Knows, GenerationMixin):
 
 @pytest.mark.parametrize(("kind", "peer"), [(Knows, "bert"), (KnowsNext, "gpt2")])
 def test_a_model_that_knows_a_text_is_right_about_its_words_and_their_order(open_run, kind, peer: str) -> None:
-    tokenizer, make = open_run(peer).data.tokenizer, NAMES["Pair"]
+    tokenizer = open_run(peer).data.tokenizer
     text = "The dogs are in the house ."
     model = kind(len(tokenizer), tokenizer(text)["input_ids"])
     bad = {"word": "The dogs is in the house .", "order": "The are dogs in the house ."}
-    pairs = [make(name, text, other) for name, other in bad.items()]
+    pairs = [SentencePair(name, text, other) for name, other in bad.items()]
     cells = NAMES["pair_accuracies"](model, tokenizer, [*pairs, pairs[0]])
     assert [(cell.phenomenon, cell.number, cell.accuracy) for cell in cells] == [("word", 2, 1.0), ("order", 1, 1.0)]
     assert all(cell.low < cell.high == 1.0 for cell in cells)
-    wrong = NAMES["pair_accuracies"](model, tokenizer, [make(pair.paradigm, pair.bad, pair.good) for pair in pairs])
+    turned = [SentencePair(pair.paradigm, pair.bad, pair.good) for pair in pairs]
+    wrong = NAMES["pair_accuracies"](model, tokenizer, turned)
     assert [cell.accuracy for cell in wrong] == [0.0, 0.0]
 
 
 def test_sentences_that_differ_in_one_word_are_asked_at_it_and_others_by_all_of_their_tokens() -> None:
-    as_probe, make = NAMES["as_probe"], NAMES["Pair"]
+    as_probe, make = NAMES["as_probe"], SentencePair
     probe = as_probe(make("number", "The dogs are old .", "The dogs is old ."), whole=False)
     assert (probe.prefix, probe.good, probe.bad, probe.suffix) == ("The dogs ", "are", "is", " old .")
     probe = as_probe(make("first", "They sleep", "Them sleep"), whole=False)
@@ -228,40 +230,13 @@ def test_sentences_that_differ_in_one_word_are_asked_at_it_and_others_by_all_of_
     assert (probe.prefix, probe.good, probe.bad, probe.suffix) == ("", "Ana sees it", "sees Ana it", "")
 
 
-@pytest.mark.parametrize("maker", ["bert", "modernbert"])
-def test_a_pseudo_log_likelihood_masks_each_token_and_what_follows_it_in_its_word(open_run, maker: str) -> None:
-    tokenizer = open_run("bert").data.tokenizer
-    model = build_peer(maker, tokenizer)
-    texts = ["The xylophones sleep .", "Ana sees dogs ."]
-    expected = []
-    for text in texts:
-        total = 0.0
-        words = text.split()
-        for place, word in enumerate(words):
-            before, pieces, after = (
-                tokenizer(" ".join(part), add_special_tokens=False)["input_ids"]
-                for part in (words[:place], [word], words[place + 1 :])
-            )
-            for number, piece in enumerate(pieces):
-                hidden = [tokenizer.mask_token_id] * (len(pieces) - number)
-                ids = [tokenizer.cls_token_id, *before, *pieces[:number], *hidden, *after, tokenizer.sep_token_id]
-                with torch.no_grad():
-                    logits = model(input_ids=torch.tensor([ids])).logits[0, 1 + len(before) + number]
-                total += logits.log_softmax(-1)[piece].item()
-        expected.append(total)
-    assert len(tokenizer.tokenize("xylophones")) > 2
-    assert NAMES["pseudo_log_likelihoods"](model, tokenizer, texts) == pytest.approx(expected, rel=1e-4)
-
-
-def test_pairs_are_read_bad_one_first_and_spread_evenly(tmp_path: Path) -> None:
-    lines = [f"{kind} {number}" for number in range(10) for kind in ("bad", "good")]
-    (tmp_path / "some.txt").write_text("\r\n".join(lines) + "\r\n", encoding="utf-8")
-    (tmp_path / "notes.md").write_text("no pairs", encoding="utf-8")
-    pairs = NAMES["read_pairs"](tmp_path, 3)
-    assert [(pair.paradigm, pair.good, pair.bad) for pair in pairs] == [
-        ("some", f"good {number}", f"bad {number}") for number in (0, 3, 6)
+def test_of_each_paradigm_so_many_pairs_are_taken_spread_evenly() -> None:
+    pairs = [SentencePair(name, f"good {number}", "bad") for number in range(10) for name in ("some", "other")]
+    taken = NAMES["spread_evenly"](pairs, 3)
+    assert [(pair.paradigm, pair.good) for pair in taken] == [
+        (name, f"good {number}") for name in ("some", "other") for number in (0, 3, 6)
     ]
-    assert len(NAMES["read_pairs"](tmp_path, 50)) == 10
+    assert len(NAMES["spread_evenly"](pairs, 50)) == 20
 
 
 def test_a_mistake_is_one_line_and_exit_code_2(run_folder, pairs_folder: Path, tmp_path: Path, run_script) -> None:
@@ -277,8 +252,8 @@ def test_a_mistake_is_one_line_and_exit_code_2(run_folder, pairs_folder: Path, t
         "--minutes (-1.0)": (causal, "--peer", "gpt2", "--minutes", -1),
         "--output": (causal, "--peer", "gpt2", "--output", tmp_path / "nowhere" / "figures.json"),
         "nothing": (causal, "--peer", "gpt2", "--pairs", tmp_path / "nothing"),
-        "--pairs": (causal, "--peer", "gpt2", "--pairs", empty),
-        "3 lines": (causal, "--peer", "gpt2", "--pairs", odd),
+        "must have files": (causal, "--peer", "gpt2", "--pairs", empty),
+        "lines (3)": (causal, "--peer", "gpt2", "--pairs", odd),
         "damaged.txt.gz": (causal, "--peer", "gpt2", "--pairs", damaged),
     }
     for part, words in mistakes.items():
