@@ -3,12 +3,16 @@
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # MKL's products differ in the last bit from one process to another on some processors unless it is told not to.
 os.environ.setdefault("MKL_CBWR", "AUTO")
+
+
+sys.path.insert(0, str(Path(__file__).parent))  # what several folders of tests share lies here
 
 
 @pytest.fixture(autouse=True)

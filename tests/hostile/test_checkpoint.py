@@ -22,12 +22,12 @@ from hf_minilm.training import checkpoint as module
 from hf_minilm.training.checkpoint import (
     TrainingState,
     find_damage,
-    load_model,
     load_training_state,
     newest_valid_checkpoint,
     remove_leftovers,
     save_training_checkpoint,
 )
+from hf_minilm.training.checkpoint_model import load_model
 from hf_minilm.training.optimizer import build_optimizer, load_optimizer_state
 from hf_minilm.training.recipe import OptimizerSettings, Recipe, recipe_to_dict
 
