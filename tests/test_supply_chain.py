@@ -23,7 +23,9 @@ ANOTHER_BUILD = ("nvidia-", "cuda-", "triton")
 
 def requirements() -> list[Requirement]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return [Requirement(line) for line in (*project["dependencies"], *project["optional-dependencies"]["dev"])]
+    extras = project["optional-dependencies"]
+    named = map(Requirement, (*project["dependencies"], *extras["examples"], *extras["dev"]))
+    return [requirement for requirement in named if requirement.name != project["name"]]  # dev asks for examples
 
 
 def pinned() -> list[str]:
