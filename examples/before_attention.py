@@ -16,12 +16,12 @@ checkpoints and compilation in it; theirs has none of these. All four then predi
 the run's report. As rows are packed, a sequence begins anew for each model: none sees a token of another one.
 
 On the built-in stories a verb must agree with its subject across 0, 1 or 2 other nouns, all of which ask for the wrong
-form: follow a row of the table from left to right. The trigram sees two tokens, and a subject next to its verb. The
-window of 8 tokens holds the subject across one noun, and across two less than half of the time; with `--window 4` it
-loses nearly all of them across one. A model whose view the subject has left can only guess, and 50 % is chance. The
-LSTM and attention see the whole sequence: what they get wrong they have not learnt, and more seconds can teach it. The
-last line of the table is the least possible loss, as the stories have a known entropy. A run on other text has neither
-verbs nor that line.
+form: follow a row of the table from left to right. The trigram sees two tokens, and a subject only next to its verb.
+With the default vocabulary the window of 8 tokens holds every subject across one noun and 44 % of those across two,
+one of 4 holds 39 % and none. A model whose view the subject has left must guess, for which 50 % is chance; and where
+its view begins with another noun, it may take that for the subject, and fall below. The LSTM and attention see the
+whole sequence: what they get wrong they have not learnt, and more seconds can teach it. The last line of the table is
+the least possible loss, as the stories have a known entropy. A run on other text has neither verbs nor that line.
 """
 
 import argparse
@@ -60,6 +60,8 @@ from hf_minilm.training.recipe import Recipe, load_recipe
 from hf_minilm.training.schedule import learning_rate_factor
 
 LEARNING_RATE = 1e-2
+"""After 1.0M tokens of the built-in stories the LSTM loses 1.91, 1.66, 1.59, 1.53 at 2e-3, 5e-3, 1e-2, 2e-2, and the
+feed-forward network 1.65, 1.56, 1.55, 1.57; after 5.0M the LSTM loses 1.29 at 1e-2 and 1.31 at 2e-2."""
 ORDER = 3
 """Tokens in a row that the count-based model counts."""
 

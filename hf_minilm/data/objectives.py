@@ -69,13 +69,28 @@ class Objective(Protocol):
         """Return the batch of these rows at a step, int64 tensors [B, T]."""
 
     def evaluation_batches(self, rows_per_batch: int) -> Iterator[Batch]:
-        """Iterate over the first epoch's rows, each once, mixed, always with the same masks."""
+        """Iterate over the first epoch's rows, each once, mixed, always the same: order, masks and all else."""
+        return all_rows(self, rows_per_batch)
 
     def describe(self, epoch: int = 0) -> EpochFigures:
-        """Return the figures of an epoch."""
+        """Return the figures of an epoch, over all parts of its rows."""
 
 
-class CausalObjective:
+class PackedOnce(Objective):
+    """An objective whose rows are the same in each epoch; `_packing` says what is in them."""
+
+    _packing: Packing
+
+    def rows_in_epoch(self, epoch: int) -> int:  # noqa: ARG002 (the protocol's signature)
+        """Return how many rows an epoch has."""
+        return self._packing.num_rows
+
+    def describe(self, epoch: int = 0) -> EpochFigures:  # noqa: ARG002 (the protocol's signature)
+        """Return the figures of an epoch, over all parts of its rows."""
+        return figures_of(self._packing)
+
+
+class CausalObjective(PackedOnce):
     """Predict the next token of packed documents: `<s> tokens </s>`, the packing the same each epoch.
 
     A document that is longer than a row fills whole rows and leaves a last piece to be packed: nothing else wastes
@@ -102,10 +117,6 @@ class CausalObjective:
         self._documents, self._starts, self._lengths = _causal_pieces(store.lengths, row_length)
         self._packing = _pack_at_random(self._lengths, row_length, seed=seed, epoch=0)
 
-    def rows_in_epoch(self, epoch: int) -> int:  # noqa: ARG002 (the protocol's signature)
-        """Return how many rows an epoch has; here all have the same."""
-        return self._packing.num_rows
-
     def batch(self, step: int, rows: Sequence[RowKey]) -> Batch:  # noqa: ARG002 (nothing here is drawn by step)
         """Return input_ids, position_ids and labels of these rows, [B, T].
 
@@ -126,14 +137,6 @@ class CausalObjective:
                 cursor = stop
             starts[index, cursor:][:1] = True
         return tensors(input_ids=input_ids, position_ids=restarting_positions(starts), labels=labels)
-
-    def evaluation_batches(self, rows_per_batch: int) -> Iterator[Batch]:
-        """Iterate over all rows, each once, mixed but always in the same order."""
-        return all_rows(self, rows_per_batch)
-
-    def describe(self, epoch: int = 0) -> EpochFigures:  # noqa: ARG002 (the protocol's signature)
-        """Return the figures of an epoch; here all have the same."""
-        return figures_of(self._packing)
 
     def _write_piece(self, piece: int, row: NDArray[np.int64]) -> None:
         """Write a piece of `<s> tokens </s>`, of which it is `start` to `start + len(row)`, into its part of a row."""
@@ -156,7 +159,7 @@ class _Epoch:
     packing: Packing
 
 
-class MaskedObjective:
+class MaskedObjective(Objective):
     """Restore masked tokens, and with `next_sentence` tell whether a pair's second segment continues the first.
 
     Without next sentences a sequence is `[CLS] text [SEP]` and the packing is the same each epoch; with them it is
@@ -263,10 +266,6 @@ class MaskedObjective:
             labels=labels,
         )
         return batch | tensors(next_sentence_label=pair_labels) if self.next_sentence else batch
-
-    def evaluation_batches(self, rows_per_batch: int) -> Iterator[Batch]:
-        """Iterate over the first epoch's rows, each once, mixed, always with the same masks."""
-        return all_rows(self, rows_per_batch)
 
     def describe(self, epoch: int = 0) -> EpochFigures:
         """Return the figures of an epoch."""

@@ -17,10 +17,8 @@ from .cutting import cut_documents, find_sentences
 from .draws import Purpose, random_bits
 from .objectives import (
     Batch,
-    EpochFigures,
-    all_rows,
+    PackedOnce,
     check_row_length,
-    figures_of,
     required,
     restarting_positions,
     tensors,
@@ -39,7 +37,7 @@ _Sequence = tuple[NDArray[np.int64], NDArray[np.int64]]
 _TILE = 8  # tensor cores work on multiples of this
 
 
-class PairObjective:
+class PairObjective(PackedOnce):
     """Write a text's partner: packed pairs, the packing the same each epoch.
 
     The encoder reads `source </s>`; the decoder reads `<s> target` and has `target </s>` to predict. A pair with an
@@ -94,10 +92,6 @@ class PairObjective:
             )
         self._packing = self._parts.pack(*(lengths[:, kept] + 1), seed=seed)
 
-    def rows_in_epoch(self, epoch: int) -> int:  # noqa: ARG002 (the protocol's signature)
-        """Return how many rows an epoch has; here all have the same."""
-        return self._packing.num_rows
-
     def batch(self, step: int, rows: Sequence[RowKey]) -> Batch:  # noqa: ARG002 (nothing here is drawn by step)
         """Return input_ids, position_ids [B, S], decoder_input_ids, decoder_position_ids and labels [B, T].
 
@@ -106,20 +100,12 @@ class PairObjective:
         """
         return self._parts.batch([map(self._sequence, self._packing.row(key.row).tolist()) for key in rows])
 
-    def evaluation_batches(self, rows_per_batch: int) -> Iterator[Batch]:
-        """Iterate over all rows, each once, mixed but always in the same order."""
-        return all_rows(self, rows_per_batch)
-
-    def describe(self, epoch: int = 0) -> EpochFigures:  # noqa: ARG002 (the protocol's signature)
-        """Return the figures of an epoch, over both parts of its rows; here all epochs have the same."""
-        return figures_of(self._packing)
-
     def _sequence(self, piece: int) -> _Sequence:
         pair = int(self.pairs[piece])
         return self._parts.ended(self.sources.tokens(pair)), self._parts.ended(self.targets.tokens(pair))
 
 
-class DenoisingObjective:
+class DenoisingObjective(PackedOnce):
     """Restore spans that are missing from a text: the span corruption of T5, the packing the same each epoch.
 
     Raffel et al. 2020 (arXiv 1910.10683), section 3.1.4 and figure 2. A segment is a document, or where that does not
@@ -188,10 +174,6 @@ class DenoisingObjective:
         self._parts = _Parts(special, row_length, self.target_row_length)
         self._packing = self._parts.pack(*lengths, seed=seed)
 
-    def rows_in_epoch(self, epoch: int) -> int:  # noqa: ARG002 (the protocol's signature)
-        """Return how many rows an epoch has; here all have the same."""
-        return self._packing.num_rows
-
     def batch(self, step: int, rows: Sequence[RowKey]) -> Batch:
         """Return input_ids, position_ids [B, S], decoder_input_ids, decoder_position_ids and labels [B, T].
 
@@ -199,14 +181,6 @@ class DenoisingObjective:
         are -100 on padding.
         """
         return self._parts.batch([self._sequences(step, key) for key in rows])
-
-    def evaluation_batches(self, rows_per_batch: int) -> Iterator[Batch]:
-        """Iterate over all rows, each once, mixed, always with the same spans."""
-        return all_rows(self, rows_per_batch)
-
-    def describe(self, epoch: int = 0) -> EpochFigures:  # noqa: ARG002 (the protocol's signature)
-        """Return the figures of an epoch, over both parts of its rows; here all epochs have the same."""
-        return figures_of(self._packing)
 
     def _sequences(self, step: int, key: RowKey) -> Iterator[_Sequence]:
         segments = self._segments.take(self._packing.row(key.row))
