@@ -38,6 +38,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from compare_with_peers import refuse_unfinished_run
 from fine_tune import run as run_example
 from torch import nn
 from transformers import GenerationMixin, PreTrainedModel
@@ -245,10 +246,7 @@ def open_run(folder: Path) -> Run:
         ValueError: If the run is not finished, or of another objective, or its text has changed.
         OSError: If one of its files cannot be read.
     """
-    # The report as text is what a run writes last.
-    for name in ("recipe.yaml", "report.json", "model", "report.txt"):
-        if not (folder / name).exists():
-            raise ValueError(f"run ({folder}) must be the folder of a finished run, and has no {name}; name another.")
+    refuse_unfinished_run(folder)
     recipe = load_recipe(folder / "recipe.yaml")
     if recipe.objective.name != "causal":
         raise ValueError(

@@ -122,6 +122,13 @@ class Trained:
     seconds: float
 
 
+def refuse_unfinished_run(folder: Path) -> None:
+    """Raise ValueError for a folder without a finished run."""
+    for name in ("recipe.yaml", "report.json", "model", "report.txt"):  # what a run writes last, last
+        if not (folder / name).exists():
+            raise ValueError(f"run ({folder}) must be the folder of a finished run, and has no {name}; name another.")
+
+
 def open_run(folder: Path, peer: str) -> Run:
     """Open a finished run that a peer can be compared with.
 
@@ -129,9 +136,7 @@ def open_run(folder: Path, peer: str) -> Run:
         ValueError: If the run is not finished, or its objective is not the peer's.
         OSError: If one of its files cannot be read.
     """
-    for name in ("recipe.yaml", "report.json", "model"):
-        if not (folder / name).exists():
-            raise ValueError(f"run ({folder}) must be the folder of a finished run, and has no {name}; name another.")
+    refuse_unfinished_run(folder)
     recipe = load_recipe(folder / "recipe.yaml")
     objective = recipe.objective.name
     if objective != PEERS[peer]:

@@ -89,7 +89,9 @@ class DataSettings:
     languages: tuple[Literal["es", "en"], ...] = _setting(("es", "en"), "Languages of builtin:world.")
     world_documents: int = _setting(20_000, "Documents that builtin:world or builtin:pairs generates.", least=2)
     encoding_errors: Literal["strict", "replace"] = _setting(
-        "strict", "A byte that is not UTF-8: strict stops and names the file, replace writes U+FFFD and counts."
+        "strict",
+        "A byte that is not UTF-8: strict stops and names the file; replace counts, and writes U+FFFD for up to 1 "
+        "character in 1,000.",
     )
     validation_share: float = _setting(0.05, "Share of the documents held out, in (0, 0.5].", above=0.0, most=0.5)
     sequence_length: int = _setting(128, "Tokens in a row; rows are packed with several sequences.", least=8)
