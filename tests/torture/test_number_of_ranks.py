@@ -71,7 +71,7 @@ def figures_of_step(recipe: Recipe, objective: Objective, step: int, *, world: i
             for ids, labels in zip(batch[_ids_of(batch)], batch["labels"], strict=True)
         ]
         state = TrainingState(step, tokens=step * len(rows) * objective.positions_per_row, seconds=0.0, recipe={})
-        training: Any = SimpleNamespace(recipe=recipe, optimizer=optimizer)
+        training: Any = SimpleNamespace(recipe=recipe, objective=objective, optimizer=optimizer)
         rates.add((set_rate(training, state), optimizer.param_groups[0]["lr"]))
         sizes.add(sum(len(batch["labels"]) for batch in batches))
     return {"rows": rows, "rates": rates, "predicted": predicted, "rows' ids": found}
