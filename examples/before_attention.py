@@ -38,26 +38,23 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from compare_with_peers import refuse_unfinished_run
+from compare_with_peers import Run, finished_recipe, read_run
 from fine_tune import run as run_example
 from torch import nn
-from transformers import GenerationMixin, PreTrainedModel
+from transformers import GenerationMixin
 from transformers.modeling_outputs import CausalLMOutput
 from transformers.utils import logging
 
-from hf_minilm.benchmark.machine import synchronise
+from hf_minilm.benchmark.machine import measuring_device, synchronise
 from hf_minilm.conversion import refuse_missing_folder
 from hf_minilm.data.objectives import Batch
 from hf_minilm.data.order import RowOrder
 from hf_minilm.data.sequences import IGNORED
 from hf_minilm.data.tokenizer import token_bytes
 from hf_minilm.evaluation.minimal_pairs import minimal_pair_accuracy
-from hf_minilm.evaluation.run_corpus import refuse_another_corpus
 from hf_minilm.training.launch import set_threads
 from hf_minilm.training.optimizer import build_optimizer, set_learning_rate
-from hf_minilm.training.preparation import Data, model_class, prepare_data
 from hf_minilm.training.pretrain import MOST_ROWS_REPORTED, PROBES_EACH, measure
-from hf_minilm.training.recipe import Recipe, load_recipe
 from hf_minilm.training.schedule import learning_rate_factor
 
 LEARNING_RATE = 1e-2
@@ -220,16 +217,6 @@ class Recurrent(NextToken):
 
 
 @dataclass(frozen=True)
-class Run:
-    """A finished causal run: its settings, its text, its model, and its `report.json`."""
-
-    recipe: Recipe
-    data: Data
-    model: PreTrainedModel
-    report: dict[str, Any]
-
-
-@dataclass(frozen=True)
 class Trained:
     """A model, and what its training was: tokens without padding, and seconds."""
 
@@ -246,28 +233,18 @@ def open_run(folder: Path) -> Run:
         ValueError: If the run is not finished, or of another objective, or its text has changed.
         OSError: If one of its files cannot be read.
     """
-    refuse_unfinished_run(folder)
-    recipe = load_recipe(folder / "recipe.yaml")
+    recipe = finished_recipe(folder)
     if recipe.objective.name != "causal":
         raise ValueError(
             f"objective of the run ({recipe.objective.name}) must be causal, as all models here predict the next "
             "token; name a run of examples/recipes/causal.yaml."
         )
-    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    model = model_class(recipe).from_pretrained(folder / "model", dtype=torch.float32)
-    data = prepare_data(recipe, folder, quiet=True)
-    refuse_another_corpus(folder, data.corpus.fingerprint())
-    return Run(recipe, data, model, report)
+    return read_run(folder, recipe)
 
 
 def num_parameters(model: nn.Module) -> int:
     """Count the numbers that a model has learnt, shared ones once; of a count-based one, its counts."""
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-def device_of_training() -> torch.device:
-    """Return the device of the networks; counts are looked up on the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def widest(build: Callable[[int], NextToken], limit: int) -> int:
@@ -285,7 +262,7 @@ def train(model: NextToken, run: Run, seconds: float) -> tuple[int, float]:
     recipe, data = run.recipe, run.data
     settings = dataclasses.replace(recipe.optimizer, name="adamw", learning_rate=LEARNING_RATE)
     shares = {name: getattr(settings, name) for name in ("warmup_share", "decay_share", "final_share")}
-    device = device_of_training()
+    device = measuring_device()
     optimizer = build_optimizer(model.to(device).train(), settings)
     order = RowOrder(data.train.rows_in_epoch, recipe.training.batch_rows, seed=recipe.training.seed)
     step, used, start = 0, 0.0, time.monotonic()
@@ -322,7 +299,7 @@ def trained_models(run: Run, *, seconds: float, window: int) -> Iterator[Trained
         steps, used = train(model, run, seconds)
         positions = steps * recipe.training.batch_rows * data.train.row_length
         yield Trained(name, model, round(positions * used_share), used)
-    yield Trained("the run's, with attention", run.model.to(device_of_training()), facts["tokens"], facts["seconds"])
+    yield Trained("the run's, with attention", run.model.to(measuring_device()), facts["tokens"], facts["seconds"])
 
 
 def result(trained: Trained, run: Run) -> dict[str, Any]:

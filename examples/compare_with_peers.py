@@ -86,12 +86,12 @@ _MOST_STEPS = 10**8  # the clock ends a training before
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its settings, its texts, its model, and what `report.json` says of its training."""
+    """A finished run: its settings, its text, its model, and its `report.json`."""
 
     recipe: Recipe
     data: Data
     model: PreTrainedModel
-    facts: dict[str, Any]
+    report: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -122,11 +122,30 @@ class Trained:
     seconds: float
 
 
-def refuse_unfinished_run(folder: Path) -> None:
-    """Raise ValueError for a folder without a finished run."""
+def finished_recipe(folder: Path) -> Recipe:
+    """Read the recipe of a finished run.
+
+    Raises:
+        ValueError: If the folder has none.
+    """
     for name in ("recipe.yaml", "report.json", "model", "report.txt"):  # what a run writes last, last
         if not (folder / name).exists():
             raise ValueError(f"run ({folder}) must be the folder of a finished run, and has no {name}; name another.")
+    return load_recipe(folder / "recipe.yaml")
+
+
+def read_run(folder: Path, recipe: Recipe) -> Run:
+    """Open the model and the text of a finished run.
+
+    Raises:
+        ValueError: If its text has changed.
+        OSError: If one of its files cannot be read.
+    """
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    model = model_class(recipe).from_pretrained(folder / "model", dtype=torch.float32)
+    data = prepare_data(recipe, folder, quiet=True)
+    refuse_another_corpus(folder, data.corpus.fingerprint())
+    return Run(recipe, data, model, report)
 
 
 def open_run(folder: Path, peer: str) -> Run:
@@ -136,18 +155,13 @@ def open_run(folder: Path, peer: str) -> Run:
         ValueError: If the run is not finished, or its objective is not the peer's.
         OSError: If one of its files cannot be read.
     """
-    refuse_unfinished_run(folder)
-    recipe = load_recipe(folder / "recipe.yaml")
+    recipe = finished_recipe(folder)
     objective = recipe.objective.name
     if objective != PEERS[peer]:
         fitting = [name for name, own in PEERS.items() if own == objective]
         advice = f"use --peer {' or '.join(fitting)}" if fitting else "compare translators by compare_with_marian.py"
         raise ValueError(f"--peer ({peer}) must be trained as the run is, whose objective is {objective}; {advice}.")
-    facts = json.loads((folder / "report.json").read_text(encoding="utf-8"))["facts"]
-    model = model_class(recipe).from_pretrained(folder / "model", dtype=torch.float32)
-    data = prepare_data(recipe, folder, quiet=True)
-    refuse_another_corpus(folder, data.corpus.fingerprint())
-    return Run(recipe, data, model, facts)
+    return read_run(folder, recipe)
 
 
 def training_rows(run: Run, peer: str) -> datasets.Dataset:
@@ -471,7 +485,7 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     check(arguments)
     pairs = spread_evenly(read_pairs(arguments.pairs), arguments.pairs_each) if arguments.pairs else []
     run = open_run(arguments.run, arguments.peer)
-    tokenizer, facts = run.data.tokenizer, run.facts
+    tokenizer, facts = run.data.tokenizer, run.report["facts"]
     pairs = short_pairs(pairs, tokenizer, run.recipe.data.sequence_length) if pairs else []
     sequences = held_out_sequences(run, arguments.peer, arguments.rows)
     seconds = facts["seconds"] if arguments.minutes is None else 60 * arguments.minutes

@@ -18,12 +18,12 @@ from transformers.utils.hub import cached_file
 from .architecture import ACTIVATIONS
 
 MODULES_FILE = "modules.json"
-_SETTINGS_FILE = "config_sentence_transformers.json"
-_TRANSFORMER_FILE = "sentence_bert_config.json"
+SETTINGS_FILE = "config_sentence_transformers.json"
+TRANSFORMER_FILE = "sentence_bert_config.json"
 _OLDER_TRANSFORMER_FILE = "sentence_roberta_config.json"  # read where the other is not there or empty
-_MODULE_FILE = "config.json"
+MODULE_FILE = "config.json"
 _LARGEST = 2**20  # bytes of a file
-_FOLDER = re.compile(r"[0-9]+_[A-Za-z]+")
+MODULE_FOLDER = re.compile(r"[0-9]+_[A-Za-z]+")
 _TYPE = re.compile(r"sentence_transformers(?:\.\w+)*\.(\w+)", re.ASCII)
 _ACTIVATION = re.compile(r"torch\.nn\.(?:modules\.[a-z_]+\.)?[A-Za-z0-9]+")
 
@@ -125,10 +125,10 @@ def read_beside(name: str, *, revision: str | None = None) -> tuple[dict[str, An
         files[MODULES_FILE] = modules
         for kind, folder in _kinds_and_folders(modules, name):
             files |= _read_transformer(place, kind) if kind in _TRANSFORMERS else _read_module(place, kind, folder)
-        settings = place.read(_SETTINGS_FILE, _OF_THE_SETTINGS)
+        settings = place.read(SETTINGS_FILE, _OF_THE_SETTINGS)
         if settings is not None:
             _refuse_foreign(settings.get("activation_fn"), name=name)
-            files[_SETTINGS_FILE] = settings
+            files[SETTINGS_FILE] = settings
     unknown = f"{', '.join(place.unknown)} of {name}, if there is such a file: the Hub does not answer"
     return files, [unknown] if place.unknown else []
 
@@ -195,7 +195,7 @@ def _kind_and_folder(module: Any, name: str) -> tuple[str, str]:
             f"module ({folder}, a {type_name}) of {name} must be one of sentence-transformers' {', '.join(_MODULES)}, "
             f"which have no weights or code of their own; convert a copy without {MODULES_FILE} for the model alone."
         )
-    if folder if match[1] in _TRANSFORMERS else not _FOLDER.fullmatch(folder):
+    if folder if match[1] in _TRANSFORMERS else not MODULE_FOLDER.fullmatch(folder):
         raise ValueError(f"path ({folder}) of {match[1]} of {name} must be {_rule(match[1])}; save the model again.")
     return match[1], folder
 
@@ -205,15 +205,15 @@ def _rule(kind: str) -> str:
 
 
 def _read_transformer(place: _Place, kind: str) -> dict[str, Any]:
-    for file in (_TRANSFORMER_FILE, _OLDER_TRANSFORMER_FILE):
+    for file in (TRANSFORMER_FILE, _OLDER_TRANSFORMER_FILE):
         content = place.read(file, _MODULES[kind])
         if content:
-            return {_TRANSFORMER_FILE: content}
+            return {TRANSFORMER_FILE: content}
     return {}
 
 
 def _read_module(place: _Place, kind: str, folder: str) -> dict[str, Any]:
-    file = f"{folder}/{_MODULE_FILE}"
+    file = f"{folder}/{MODULE_FILE}"
     content = place.read(file, _MODULES[kind])
     if content is None and kind in _NEED_THEIR_FILE:
         raise ValueError(f"module ({folder}, a {kind}) of {place.name} must have its {file}; save the model again.")

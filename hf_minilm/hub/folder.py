@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..conversion.sentence_modules import MODULE_FILE, MODULE_FOLDER, MODULES_FILE, SETTINGS_FILE, TRANSFORMER_FILE
 from ..evaluation.evaluation_result import EVALUATION_FILE
 from ..evaluation.run_corpus import CORPUS_FILE, RECIPE_FILE
 from .card import save_card
@@ -14,21 +15,19 @@ from .privacy import published_report
 from .record import CARD_FILE, CURVE_FILE, Record
 
 WEIGHTS = r"model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json"
+_OF_SENTENCE_TRANSFORMERS = (MODULES_FILE, SETTINGS_FILE, TRANSFORMER_FILE)
 _TRAVELS = re.compile(
     rf"{WEIGHTS}|(generation_)?config\.json|[a-z_0-9]+\.py"
     r"|tokenizer\.json|tokenizer_config\.json|special_tokens_map\.json|added_tokens\.json"
     r"|vocab\.(txt|json)|merges\.txt|[\w.]+\.model|chat_template\.jinja"
-    r"|modules\.json|config_sentence_transformers\.json|sentence_bert_config\.json"
+    rf"|{'|'.join(map(re.escape, _OF_SENTENCE_TRANSFORMERS))}"
 )
 """Files of a model's folder that are uploaded. What trained it stays: optimizer, manifest, arguments and logs."""
-_MODULE = re.compile(r"\d+_[A-Za-z]+")
-"""Folders of sentence-transformers' modules without weights, as `1_Pooling`."""
-_MODULE_FILE = "config.json"
 _REWRITTEN = (CARD_FILE, CURVE_FILE, RECIPE_FILE, CORPUS_FILE, "report.json", EVALUATION_FILE)
 """Files that may lie beside the model and are written anew."""
 WRITTEN = (
     *("model.safetensors", "model-[0-9]*-of-[0-9]*.safetensors", "model.safetensors.index.json"),
-    *("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json", f"[0-9]*_*/{_MODULE_FILE}"),
+    *(*_OF_SENTENCE_TRANSFORMERS, f"[0-9]*_*/{MODULE_FILE}"),
     *(RECIPE_FILE, CORPUS_FILE, "report.json", EVALUATION_FILE, CURVE_FILE),
 )
 """Patterns of the files that an earlier upload may have left, and that a later one replaces or removes."""
@@ -55,7 +54,7 @@ def write_folder(described: Described, folder: Path) -> list[str]:
     left_out = []
     for path in _files_and_folders(record.model_folder):
         name = path.relative_to(record.model_folder).as_posix()
-        is_of_a_module = path.parent != record.model_folder and path.name == _MODULE_FILE
+        is_of_a_module = path.parent != record.model_folder and path.name == MODULE_FILE
         if path.is_file() and (is_of_a_module or _TRAVELS.fullmatch(name)):
             (folder / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(path, folder / name)
@@ -71,7 +70,7 @@ def write_folder(described: Described, folder: Path) -> list[str]:
 def _files_and_folders(folder: Path) -> Iterator[Path]:
     """Yield what lies in a model's folder, and what lies in the folders of its modules in place of these."""
     for path in sorted(folder.iterdir()):
-        if path.is_dir() and _MODULE.fullmatch(path.name):
+        if path.is_dir() and MODULE_FOLDER.fullmatch(path.name):
             yield from sorted(path.iterdir())
         else:
             yield path

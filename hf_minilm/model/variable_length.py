@@ -22,6 +22,9 @@ from transformers.masking_utils import sdpa_mask
 VARIABLE_LENGTH = "minilm_varlen"
 """The name to give as `attn_implementation`."""
 
+FIRST_WITH_KERNEL = (8, 0)
+"""The compute capability from which on a GPU has torch's kernel for sequences of unequal length, and bf16 products."""
+
 # The fastest first, for rows that are one sequence each.
 _WHOLE_ROWS = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
@@ -273,10 +276,10 @@ def _group_mask(is_token: torch.Tensor, window_size: tuple[int, int]) -> torch.T
 
 def _refuse_old_gpu(device: torch.device) -> None:
     capability = _compute_capability(device)
-    if capability < (8, 0):
+    if capability < FIRST_WITH_KERNEL:
         raise ValueError(
-            f"compute capability of the GPU ({capability[0]}.{capability[1]}) must be 8.0 or later with "
-            f"{VARIABLE_LENGTH}; use sdpa."
+            f"compute capability of the GPU ({'.'.join(map(str, capability))}) must be "
+            f"{'.'.join(map(str, FIRST_WITH_KERNEL))} or later with {VARIABLE_LENGTH}; use sdpa."
         )
 
 

@@ -14,17 +14,14 @@ from transformers import PreTrainedConfig
 
 from ..model.configuration_minilm import MiniLMConfig
 from ..model.positions import build_positions
-from ..model.variable_length import LONGEST_TRAINED_BY_FORMULA, VARIABLE_LENGTH
+from ..model.variable_length import FIRST_WITH_KERNEL, LONGEST_TRAINED_BY_FORMULA, VARIABLE_LENGTH
 from .processes import FIRST_STEP_TIMEOUT
 from .recipe import Recipe, TrainingSettings, check_divides
 
 LAUNCH_LINE = "torchrun --standalone --nproc_per_node {processes} -m hf_minilm.cli.main pretrain RECIPE.yaml"
 """The line that starts several processes on one machine, with GPUs or without."""
 
-_FIRST_WITH_KERNEL = (8, 0)
-"""The compute capability from which on a GPU has bf16 products, and torch's kernel for sequences of unequal length."""
-
-_LARGEST_HEAD = 256  # that this kernel knows
+_LARGEST_HEAD = 256  # that the kernel for sequences of unequal length knows
 
 _WORTHWHILE_SPEEDUP = 1.5
 """Between the 0.8 of a Xeon, on which a step takes longer in bf16, and the 2.5 of an EPYC, on which it takes 0.6."""
@@ -248,11 +245,11 @@ def resolve_attention(attention: str, *, precision: str, row_length: int, config
         ValueError: If the kernel for unequal lengths is asked for where it cannot compute.
     """
     on_gpu = trains_on_gpu()
-    has_kernel = on_gpu and torch.cuda.get_device_capability() >= _FIRST_WITH_KERNEL
+    has_kernel = on_gpu and torch.cuda.get_device_capability() >= FIRST_WITH_KERNEL
     if attention == VARIABLE_LENGTH and on_gpu and (precision != "bf16" or not has_kernel):
         raise ValueError(
             f"training.attention ({attention}) must have training.precision bf16 and a GPU with compute capability "
-            f"{'.'.join(map(str, _FIRST_WITH_KERNEL))} or later; set it to auto or sdpa."
+            f"{'.'.join(map(str, FIRST_WITH_KERNEL))} or later; set it to auto or sdpa."
         )
     if attention != "auto":
         return attention
