@@ -81,11 +81,11 @@ class Stopwatch:
         self._steps_done = 0
         self._stamps: list[float] = []
         self._waited: list[float] = []
-        self._counts: list[_Counts] = []
+        self._inputs: list[dict[str, Any]] = []
         self._in_step = False
 
     def batch_arrives(self, inputs: Mapping[str, Any]) -> None:
-        """Note that a forward pass begins, and count its inputs; a step may have several."""
+        """Note that a forward pass begins, and keep its inputs, to be counted later; a step may have several."""
         if not self._in_step and self._steps_done == 0:
             self.memory_before = memory_now(self.device)
             if self.warmup_steps == 0:
@@ -93,7 +93,7 @@ class Stopwatch:
         if self._measures():
             if not self._in_step:
                 self._waited.append(time.perf_counter() - self._stamps[-1])
-            self._counts.append(count_batch(inputs, self.work, pad_token_id=self.pad_token_id))
+            self._inputs.append(dict(inputs))
         self._in_step = True
 
     def step_ends(self) -> None:
@@ -111,17 +111,18 @@ class Stopwatch:
         if len(self._stamps) != self.steps + 1:
             raise RuntimeError(f"measured steps ({len(self._stamps) - 1}) must be {self.steps}; the training was cut.")
         seconds = self._stamps[-1] - self._stamps[0]
-        tokens = sum(int(each.tokens) for each in self._counts)
-        predicted = sum(int(each.predicted) for each in self._counts)
+        counts = [count_batch(inputs, self.work, pad_token_id=self.pad_token_id) for inputs in self._inputs]
+        tokens = sum(int(each.tokens) for each in counts)
+        predicted = sum(int(each.predicted) for each in counts)
         return TrainingFigures(
             tokens_per_second=tokens / seconds,
             step_seconds=median(after - before for before, after in zip(self._stamps, self._stamps[1:], strict=False)),
             waiting_share=sum(self._waited) / seconds,
-            padding_share=1 - tokens / sum(each.positions for each in self._counts),
+            padding_share=1 - tokens / sum(each.positions for each in counts),
             predicted_share=predicted / tokens,
             tokens=tokens,
             steps=self.steps,
-            flops_per_second=sum(_flops(self.work, each) for each in self._counts) / seconds,
+            flops_per_second=sum(_flops(self.work, each) for each in counts) / seconds,
             peak_memory=peak_memory(self.device, before=self.memory_before),
             memory_before=self.memory_before,
         )

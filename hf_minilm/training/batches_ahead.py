@@ -15,6 +15,7 @@ import os
 import signal
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkProcess
 from types import TracebackType
@@ -22,6 +23,7 @@ from typing import Any, Self
 
 import torch
 
+from ..model.losses import Targets
 from .gradient import Part
 from .processes import end_with_parent
 
@@ -99,7 +101,7 @@ class BatchesAhead:
         if isinstance(received, Exception):
             raise received
         self._makers.append(self._makers.pop(0))
-        return [Part(number, [_map(torch.from_numpy, batch) for batch in batches]) for number, batches in received]
+        return _with_batches(received, torch.from_numpy)
 
 
 @contextlib.contextmanager
@@ -123,7 +125,7 @@ def _make_steps(
     for step in steps:
         made: Any
         try:
-            made = [(part.number, [_map(torch.Tensor.numpy, batch) for batch in part.batches]) for part in make(step)]
+            made = _with_batches(make(step), torch.Tensor.numpy)
         except Exception as error:  # raised where it is received
             made = error
         try:
@@ -132,8 +134,16 @@ def _make_steps(
             return
 
 
-def _map(change: Callable[[Any], Any], batch: dict[str, Any]) -> dict[str, Any]:
-    return {name: change(values) for name, values in batch.items()}
+def _with_batches(parts: list[Part], change: Callable[[Any], Any]) -> list[Part]:
+    """Change the tensors of parts into arrays, which go through a pipe as they are, or back."""
+    return [replace(part, batches=[_changed(batch, change) for batch in part.batches]) for part in parts]
+
+
+def _changed(batch: dict[str, Any], change: Callable[[Any], Any]) -> dict[str, Any]:
+    return {
+        name: Targets(*map(change, values)) if isinstance(values, Targets) else change(values)
+        for name, values in batch.items()
+    }
 
 
 def resolve_batch_processes(wish: int | None, device: torch.device, *, num_sharing: int) -> int:

@@ -8,7 +8,7 @@ same bits (as EasyScale does, Li et al. 2023, SC'23).
 """
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from accelerate import Accelerator
 from ..data.objectives import Batch, Objective
 from ..data.order import RowKey, share
 from ..data.sequences import IGNORED
-from .prepared_batch import on_device, prepared
+from .prepared_batch import on_device
 from .processes import Processes
 from .recipe import TrainingSettings
 
@@ -31,60 +31,64 @@ _LOSSES = {"loss": "loss", "masked_lm_loss": "masked", "next_sentence_loss": "ne
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a step's rows, as micro-batches on the CPU.
+    """A part of a step's rows, as micro-batches.
 
     Attributes:
         number: Which part of the step it is; from 0.
-        batches: What goes through the model at once, in order.
-        inputs: The same as the model takes it, on its device; none before `sent`.
+        batches: What goes through the model at once, in order, as the model takes it.
+        predicted: Tokens to predict (causal labels already leave out each sequence's first).
+        sequences: Labelled pairs; None: the order of sentences is no question of this objective.
     """
 
     number: int
-    batches: list[Batch]
-    inputs: Sequence[dict[str, Any]] = ()
+    batches: Sequence[dict[str, Any]]
+    predicted: int
+    sequences: int | None
+
+
+def part_of(number: int, batches: list[Batch], as_taken: Callable[[Batch], dict[str, Any]] = dict) -> Part:
+    """Count what a part's micro-batches predict, and give them as the model takes them."""
+    has_pairs = "next_sentence_label" in batches[0]
+    return Part(
+        number,
+        [as_taken(batch) for batch in batches],
+        sum(_number_of(batch["labels"]) for batch in batches),
+        sum(_number_of(batch["next_sentence_label"]) for batch in batches) if has_pairs else None,
+    )
 
 
 def own_parts(
-    objective: Objective, settings: TrainingSettings, processes: Processes, *, rows: list[RowKey], step: int
+    objective: Objective,
+    settings: TrainingSettings,
+    processes: Processes,
+    *,
+    rows: list[RowKey],
+    step: int,
+    as_taken: Callable[[Batch], dict[str, Any]] = dict,
 ) -> list[Part]:
-    """Make the parts of a step that this process works on."""
+    """Make the parts of a step that this process works on, on the CPU, with batches as the model takes them."""
     num_parts = settings.gradient_parts or processes.number
     parts = []
     for number in share(range(num_parts), processes.index, num_processes=processes.number):
         own = share(rows, number, num_processes=num_parts)
         size = settings.micro_batch_rows or len(own)
         batches = [objective.batch(step, own[start : start + size]) for start in range(0, len(own), size)]
-        parts.append(Part(number, batches))
+        parts.append(part_of(number, batches, as_taken))
     return parts
-
-
-def sent(parts: list[Part], model: torch.nn.Module, accelerator: Accelerator) -> list[Part]:
-    """Send parts that are not yet there to the device; to a GPU what a step has to know of them, see `prepared`."""
-    if all(part.inputs for part in parts):
-        return parts
-    device = accelerator.device
-    bare = accelerator.unwrap_model(model) if device.type == "cuda" else None
-
-    def as_taken(batch: Batch) -> dict[str, Any]:
-        return on_device(batch if bare is None else prepared(bare, batch), device)
-
-    return [part if part.inputs else replace(part, inputs=[*map(as_taken, part.batches)]) for part in parts]
-
-
-def count_labels(parts: list[Part]) -> tuple[int, int]:
-    """Count the tokens to predict (causal labels already leave out each sequence's first) and the labelled pairs."""
-    batches = [batch for part in parts for batch in part.batches]
-    pairs = sum(_number_of(batch["next_sentence_label"]) for batch in batches if has_pairs(batch))
-    return sum(_number_of(batch["labels"]) for batch in batches), pairs
 
 
 def _number_of(labels: torch.Tensor) -> int:
     return int(np.count_nonzero(labels.numpy() != IGNORED))  # on one thread, see `prepared_batch`
 
 
-def has_pairs(batch: Batch) -> bool:
-    """Return whether a batch has labels for the order of its pairs."""
-    return "next_sentence_label" in batch
+def sent(parts: list[Part], device: torch.device) -> list[Part]:
+    """Send parts to the device where the model is."""
+    return [replace(part, batches=[on_device(batch, device) for batch in part.batches]) for part in parts]
+
+
+def count_labels(parts: list[Part]) -> tuple[int, int]:
+    """Add up the tokens to predict and the labelled pairs."""
+    return sum(part.predicted for part in parts), sum(part.sequences or 0 for part in parts)
 
 
 def add_up_gradient(
@@ -101,7 +105,7 @@ def add_up_gradient(
 
     Args:
         model: As `accelerator.prepare` made it.
-        parts: This process's.
+        parts: This process's, on the model's device.
         accelerator: The devices.
         processes: The processes.
         settings: Those of the training.
@@ -115,9 +119,9 @@ def add_up_gradient(
     # Data-parallel gradients are averaged over processes, and each loss is divided by all processes' count already.
     scale = processes.number if tree is None else 1
     losses = []
-    for part in sent(parts, model, accelerator):
+    for part in parts:
         of_batches = []
-        for index, inputs in enumerate(part.inputs):
+        for index, inputs in enumerate(part.batches):
             seed_dropout(settings.seed, step, part.number, index)
             is_last = index == len(part.batches) - 1 and tree is None
             with contextlib.nullcontext() if is_last else accelerator.no_sync(model):

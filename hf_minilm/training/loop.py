@@ -1,6 +1,7 @@
 """The training loop: one step after the other, each a pure function of the weights, the seed and the step's number."""
 
 import contextlib
+import itertools
 import math
 import platform
 import signal
@@ -10,7 +11,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -18,13 +19,14 @@ from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from ..data.objectives import Objective
+from ..data.objectives import Batch, Objective
 from ..data.order import RowKey, RowOrder, share
 from .batches_ahead import BatchesAhead, resolve_batch_processes, usable_cores
 from .checkpoint import TrainingState
-from .gradient import Losses, Part, add_up_gradient, count_labels, has_pairs, own_parts, sent
+from .gradient import Losses, Part, add_up_gradient, count_labels, own_parts, sent
 from .metrics import MetricsLog
 from .optimizer import set_learning_rate
+from .prepared_batch import prepared
 from .processes import Processes
 from .recipe import Recipe
 from .schedule import Budget, finished, learning_rate_factor, progress
@@ -115,7 +117,8 @@ def train(training: Training, state: TrainingState) -> TrainingState:
         progress_bar(training, state) as bar,
         batches_ahead(training, order, state.step) as batches,
     ):
-        first_step, parts = state.step, sent(batches.next(), training.model, training.accelerator)
+        first_step, device = state.step, training.accelerator.device
+        parts, unread = sent(batches.next(), device), None
         while True:
             state = replace(state, seconds=time.monotonic() - clock)
             agreed = agree(training.processes, parts, seconds=state.seconds, signal_number=received.number)
@@ -123,8 +126,10 @@ def train(training: Training, state: TrainingState) -> TrainingState:
             if state.step == 1:
                 state = replace(state, opening_seconds=state.seconds)
             done = finished(settings.budget, state.step, tokens=state.tokens, seconds=state.seconds)
-            if state.step:
-                state = evaluate_and_save(training, state, evaluations, saves, agreed=agreed, done=done)
+            due = what_is_due(state, evaluations, saves, agreed=agreed, done=done)
+            if state.step and any(due):
+                state, unread = settled(training, state, unread, order=order, bar=bar), None
+                state = evaluate_and_save(training, state, due)
             if done:
                 return state
             if agreed.signal_number:
@@ -143,20 +148,44 @@ def train(training: Training, state: TrainingState) -> TrainingState:
             # A GPU is still computing, and the next step's batches are made meanwhile.
             begin = time.monotonic()
             made = batches.next()
-            if is_idle(training.accelerator.device):
+            if is_idle(device):
                 bar.waited += time.monotonic() - begin
-            parts = sent(made, training.model, training.accelerator)
-            norm, broken = move_weights(training, losses)
+            parts = sent(made, device)
+            state = settled(training, state, unread, order=order, bar=bar)
+            unread = move_weights(training, losses, rate=rate)
             state = replace(state, step=state.step + 1, tokens=state.tokens + positions_of_a_step(training))
-            if broken:
-                state = leave_out(training, state, rows=order.rows(state.step - 1), broken=broken)
-            else:
-                state = replace(state, skipped_in_a_row=0)
             bar.advance(state)
             if state.step == first_step + 1:
                 training.processes.limit_silence(settings.timeout)
-            if state.step % settings.log_every == 0 and not broken:
-                report_step(training, state, losses, rate=rate, norm=norm, bar=bar)
+            if unread.broken is not None:
+                state, unread = settled(training, state, unread, order=order, bar=bar), None
+
+
+@dataclass
+class Move:
+    """A step that was made, and what there is to know of it.
+
+    Attributes:
+        rate: The learning rate.
+        names: Those of the losses.
+        numbers: The gradient's norm before clipping, then the losses of each part of this process, by name: on the
+            host, to where a GPU may still have to write them.
+        written: When it has; None: they are there.
+        broken: The processes whose losses are not finite, all of them where only the gradient is not; where there are
+            such, the weights are as they were. None: nobody has read the numbers, and the GPU itself moves them or not.
+    """
+
+    rate: float
+    names: list[str]
+    numbers: torch.Tensor
+    written: torch.cuda.Event | None
+    broken: list[int] | None = None
+
+    def read(self) -> tuple[float, list[list[float]]]:
+        """Wait for the numbers, and give the norm, and the losses of each part."""
+        if self.written is not None:
+            self.written.synchronize()
+        return self.numbers[0].item(), self.numbers[1:].view(-1, len(self.names)).tolist()
 
 
 @dataclass
@@ -183,8 +212,14 @@ def batches_ahead(training: Training, order: RowOrder, first_step: int) -> Batch
     sharing = training.processes.count_like([machine, len(cores), sum(cores), sum(core**2 for core in cores)])
     processes = resolve_batch_processes(settings.batch_processes, training.accelerator.device, num_sharing=sharing)
 
+    model = training.bare_model if training.accelerator.device.type == "cuda" else None
+
+    def as_taken(batch: Batch) -> dict[str, Any]:
+        return batch if model is None else prepared(model, batch)
+
     def make(step: int) -> list[Part]:
-        return own_parts(training.objective, settings, training.processes, rows=order.rows(step), step=step)
+        rows = order.rows(step)
+        return own_parts(training.objective, settings, training.processes, rows=rows, step=step, as_taken=as_taken)
 
     return BatchesAhead(make, first_step=first_step, processes=processes)
 
@@ -227,49 +262,75 @@ def loss_arguments(training: Training, parts: list[Part], agreed: Agreed) -> dic
     smoothing = training.recipe.objective.label_smoothing
     if smoothing:
         arguments["label_smoothing"] = smoothing
-    if has_pairs(parts[0].batches[0]):
+    if parts[0].sequences is not None:
         arguments["num_sequences_in_batch"] = agreed.sequences
     return arguments
 
 
-def move_weights(training: Training, losses: list[Losses]) -> tuple[float, list[int]]:
-    """Clip the gradient, move the weights once, and clear it; where something is not finite, only clear it.
-
-    Returns:
-        The gradient's norm before clipping, and the processes whose losses are not finite; all of them, where all
-        losses are finite and the gradient is not. Where there are such, the weights are as they were.
-    """
+def move_weights(training: Training, losses: list[Losses], *, rate: float) -> Move:
+    """Clip the gradient, move the weights once, and clear it; where something is not finite, only clear it."""
     longest = training.recipe.optimizer.gradient_clip or float("inf")
     norm = training.accelerator.clip_grad_norm_(training.model.parameters(), longest)
     if isinstance(norm, DTensor):
         norm = norm.full_tensor()
-    numbers = torch.stack([norm, *(part["loss"] for part in losses)])
-    # A GPU that may decide alone moves the weights while the host still waits for the numbers.
-    has_moved = skips_by_itself(training)
-    if has_moved:
+    names = sorted(losses[0])
+    numbers = torch.stack([norm, *(part[name] for part in losses for name in names)])
+    is_on_gpu = numbers.device.type == "cuda"
+    move = Move(
+        rate,
+        names,
+        numbers.to("cpu", non_blocking=True),
+        torch.cuda.current_stream(numbers.device).record_event() if is_on_gpu else None,
+    )
+    # A GPU that may decide alone is given the next step before the host has read the numbers of this one.
+    if skips_by_itself(training):
         training.optimizer.optimizer.found_inf = numbers.isfinite().logical_not().any().float()
+    else:
+        move.broken = broken_processes(training, move)
+    if not move.broken:
         training.optimizer.step()
+    training.optimizer.zero_grad()
+    return move
+
+
+def broken_processes(training: Training, move: Move) -> list[int]:
+    """Wait for the numbers of a step, and say on all processes whose are not finite."""
     if training.accelerator.device.type == "cuda":
         # Whoever waits for the GPU alone cannot say which process does not come.
         training.processes.gather([0.0])
-    length, *own_losses = numbers.tolist()
+    norm, losses = move.read()
     # Of the gradient too: all processes have the same one, unless a memory or a network failed.
-    finite = training.processes.gather([all(map(math.isfinite, own_losses)), math.isfinite(length)]).bool()
+    are_finite = all(map(math.isfinite, itertools.chain(*losses)))
+    finite = training.processes.gather([are_finite, math.isfinite(norm)]).bool()
     losses_are, gradients_are = finite.unbind(dim=1)
     broken = losses_are.logical_not().nonzero().flatten().tolist()
     if not broken and not gradients_are.all():
         broken = list(range(training.processes.number))
-    if not broken and not has_moved:
-        training.optimizer.step()
-    training.optimizer.zero_grad()
-    return length, broken
+    return broken
 
 
 def skips_by_itself(training: Training) -> bool:
-    """Tell whether the optimizer's kernel leaves a step out by itself, where the numbers of this process are all."""
-    optimizer = training.optimizer.optimizer
-    is_fused = isinstance(optimizer, torch.optim.AdamW) and optimizer.defaults["fused"]
-    return bool(is_fused) and training.processes.number == 1 and training.accelerator.device.type == "cuda"
+    """Tell whether the optimizer leaves a step out by itself, where the numbers of this process are all."""
+    is_alone = training.processes.number == 1 and training.accelerator.device.type == "cuda"
+    return is_alone and bool(training.optimizer.optimizer.defaults["fused"])
+
+
+def settled(
+    training: Training, state: TrainingState, move: Move | None, *, order: RowOrder, bar: "ProgressBar"
+) -> TrainingState:
+    """Read the numbers of the last step, if there is one that was not read, and count and report it.
+
+    Raises:
+        NonFiniteError: As `leave_out` does.
+    """
+    if move is None:
+        return state
+    broken = broken_processes(training, move) if move.broken is None else move.broken
+    if broken:
+        return leave_out(training, state, rows=order.rows(state.step - 1), broken=broken)
+    if state.step % training.recipe.training.log_every == 0:
+        report_step(training, state, move, bar=bar)
+    return replace(state, skipped_in_a_row=0)
 
 
 def leave_out(training: Training, state: TrainingState, *, rows: list[RowKey], broken: list[int]) -> TrainingState:
@@ -301,21 +362,19 @@ def leave_out(training: Training, state: TrainingState, *, rows: list[RowKey], b
     return state
 
 
-def report_step(
-    training: Training, state: TrainingState, losses: list[Losses], *, rate: float, norm: float, bar: "ProgressBar"
-) -> None:
+def report_step(training: Training, state: TrainingState, move: Move, *, bar: "ProgressBar") -> None:
     """Log a step's losses, added up over all parts of all processes in their order."""
-    names = sorted(losses[0])
-    own = torch.tensor([[part[name].item() for name in names] for part in losses], dtype=torch.float64)
-    summed = torch.cat(training.processes.gather_rows(own)).sum(0).tolist()
-    parts = dict(zip(names, summed, strict=True))
+    norm, losses = move.read()
+    summed = torch.cat(training.processes.gather_rows(torch.tensor(losses, dtype=torch.float64))).sum(0).tolist()
+    parts = dict(zip(move.names, summed, strict=True))
     bar.show(parts, skipped=state.skipped)
     if training.metrics is None:
         return
     line = {"step": state.step, "tokens": state.tokens, "seconds": round(state.seconds, 3)}
     speed = {"tokens_per_second": bar.speed, "waiting_share": bar.waiting_share}
-    training.metrics.write({**line, **_loss_names(parts), "learning_rate": rate, "gradient_norm": norm, **speed})
-    training.accelerator.log({**_loss_names(parts), "learning_rate": rate, "gradient_norm": norm}, step=state.step)
+    figures = {**_loss_names(parts), "learning_rate": move.rate, "gradient_norm": norm}
+    training.metrics.write({**line, **figures, **speed})
+    training.accelerator.log(figures, step=state.step)
 
 
 def _loss_names(parts: dict[str, float]) -> dict[str, float]:
@@ -326,30 +385,31 @@ def _loss_names(parts: dict[str, float]) -> dict[str, float]:
     return named | ({"next_sentence_loss": parts["next_sentence"]} if "next_sentence" in parts else {})
 
 
-def evaluate_and_save(
-    training: Training,
-    state: TrainingState,
-    evaluations: "Interval",
-    saves: "Interval",
-    *,
-    agreed: Agreed,
-    done: bool,
-) -> TrainingState:
-    """Do what is due after a step. What is saved is measured too, so that the best is known, unless a signal hurries.
+class Due(NamedTuple):
+    """What is to be done after a step.
 
-    Returns:
-        The state, with the best checkpoint so far.
+    What is saved is measured too, so that the best is known, unless a signal hurries.
     """
+
+    evaluating: bool
+    saving: bool
+
+
+def what_is_due(state: TrainingState, evaluations: "Interval", saves: "Interval", *, agreed: Agreed, done: bool) -> Due:
+    """Say what is due where a run stands."""
     saving = saves.due(state) or done
     evaluating = evaluations.due(state) or done or (saving and evaluations.every is not None)
-    if not (saving or evaluating or agreed.signal_number):
-        return state
+    return Due(evaluating, saving or bool(agreed.signal_number))
+
+
+def evaluate_and_save(training: Training, state: TrainingState, due: Due) -> TrainingState:
+    """Do what is due, and give the state with the best checkpoint so far."""
     with training.gathered():
-        if evaluating:
+        if due.evaluating:
             held_out_loss = report_held_out(training, state)
-            if saving:
+            if due.saving:
                 state = with_best(state, held_out_loss)
-        if saving or agreed.signal_number:
+        if due.saving:
             training.save(state)
     return state
 

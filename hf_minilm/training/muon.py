@@ -47,7 +47,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
     """`torch.optim.Muon` and `torch.optim.AdamW` behind the face of one optimizer.
 
     Its groups and its state are those of the two, not copies: what is set on a group takes effect. A group that is
-    added later is AdamW's.
+    added later is AdamW's. As with torch's fused optimizers, nothing moves where an attribute `found_inf` is 1.
 
     Args:
         groups: Parameter groups with names; the one called `MUON_GROUP` holds matrices alone.
@@ -96,10 +96,11 @@ class MuonWithAdamW(torch.optim.Optimizer):
         return loss
 
     def _share(self) -> None:
-        """Give the two the groups and the state of this one, which `load_state_dict` makes anew.
+        """Give the two what this one has: the groups and the state, which `load_state_dict` makes anew.
 
         Accelerate calls that when it prepares an optimizer.
         """
+        self.muon.found_inf = self.adamw.found_inf = getattr(self, "found_inf", None)  # type: ignore[attr-defined]
         self.muon.param_groups = [group for group in self.param_groups if group.get("name") == MUON_GROUP]
         self.adamw.param_groups = [group for group in self.param_groups if group.get("name") != MUON_GROUP]
         self.muon.state = self.adamw.state = self.state

@@ -31,7 +31,9 @@ def prepared(model: Any, batch: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     """
     if getattr(model, "is_causal_head", None) is None:
         return dict(batch)
-    found = ("position_ids", "labels", "next_sentence_label")
+    found = {"position_ids", "labels", "next_sentence_label"}
+    if not model.config.type_vocab_size:
+        found.add("token_type_ids")  # which it does not look at
     inputs: dict[str, Any] = {name: values for name, values in batch.items() if name not in found}
     positions, labels = batch["position_ids"].numpy(), batch["labels"].numpy()
     begins = np.ones(positions.shape, np.bool_)

@@ -18,7 +18,13 @@ _LARGEST_STACK = 2**20
 
 
 class StackedMuon(torch.optim.Muon):
-    """`torch.optim.Muon`, in other words: first all momenta, then all orthogonal matrices, then all steps."""
+    """`torch.optim.Muon`, in other words: first all momenta, then all orthogonal matrices, then all steps.
+
+    Attributes:
+        found_inf: Where the gradients are, 1 if nothing is to be moved by them, and otherwise 0; None: they move all.
+    """
+
+    found_inf: torch.Tensor | None = None
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
@@ -30,10 +36,11 @@ class StackedMuon(torch.optim.Muon):
 
     def _step(self, matrices: list[torch.Tensor], group: dict[str, Any]) -> None:
         wishes = {matrix: self._wish(matrix, group["momentum"], nesterov=group["nesterov"]) for matrix in matrices}
+        kept = self._unless_found(1 - group["lr"] * group["weight_decay"], otherwise=1.0)
         for matrix, update in zip(matrices, self._orthogonal(wishes, group), strict=True):
             own, rate = _local(matrix), group["lr"]
-            own.mul_(1 - rate * group["weight_decay"])
-            own.add_(update, alpha=-_adjust_lr(rate, group["adjust_lr_fn"], matrix.shape))
+            own.mul_(kept)
+            own.add_(self._unless_found(update), alpha=-_adjust_lr(rate, group["adjust_lr_fn"], matrix.shape))
 
     def _wish(self, matrix: torch.Tensor, momentum: float, *, nesterov: bool) -> torch.Tensor:
         """Move the momentum, and give this process's rows of what is to be orthogonalised, as it is multiplied."""
@@ -41,9 +48,12 @@ class StackedMuon(torch.optim.Muon):
         assert gradient is not None
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(gradient)
-        rows, own = _local(state["momentum_buffer"]), _local(gradient)
-        rows.lerp_(own, 1 - momentum)
+        rows, own = _local(state["momentum_buffer"]), self._unless_found(_local(gradient))
+        rows.lerp_(own, self._unless_found(1 - momentum))
         return (own.lerp(rows, momentum) if nesterov else rows).to(product_dtype(matrix.device.type))
+
+    def _unless_found(self, value: Any, otherwise: float = 0.0) -> Any:
+        return value if self.found_inf is None else torch.where(self.found_inf.bool(), otherwise, value)
 
     def _orthogonal(self, wishes: dict[torch.Tensor, torch.Tensor], group: dict[str, Any]) -> list[torch.Tensor]:
         """Give this process's rows of the orthogonal matrix for each matrix, from those of what it wishes."""

@@ -20,7 +20,7 @@ from hf_minilm.data.objectives import Batch, Objective
 from hf_minilm.data.order import RowKey, RowOrder, share
 from hf_minilm.data.sequences import IGNORED
 from hf_minilm.training.checkpoint import TrainingState
-from hf_minilm.training.gradient import Part, add_up_gradient, count_labels, has_pairs, own_parts
+from hf_minilm.training.gradient import add_up_gradient, count_labels, own_parts, part_of
 from hf_minilm.training.loop import set_rate
 from hf_minilm.training.preparation import Data, build_model, prepare_data
 from hf_minilm.training.recipe import Recipe, load_recipe
@@ -64,7 +64,7 @@ def figures_of_step(recipe: Recipe, objective: Objective, step: int, *, world: i
     for rank in range(world):
         optimizer = torch.optim.SGD([torch.zeros(1)])
         batches = batches_of(recipe, objective, rows, step=step, rank=rank, world=world)
-        predicted += count_labels([Part(rank, batches)])[0]
+        predicted += count_labels([part_of(rank, batches)])[0]
         found += [
             [*ids[labels != IGNORED].tolist(), *labels.tolist()]
             for batch in batches
@@ -120,10 +120,10 @@ def with_few_labels(batches: Sequence[Batch], row: Row) -> list[Batch]:
 
 def gradient(recipe: Recipe, model: torch.nn.Module, shares: list[list[Batch]]) -> torch.Tensor:
     """The gradient of a step that so many ranks share, each with its micro-batches."""
-    world, parts = len(shares), [Part(rank, batches) for rank, batches in enumerate(shares)]
+    world, parts = len(shares), [part_of(rank, batches) for rank, batches in enumerate(shares)]
     predicted, sequences = count_labels(parts)
     arguments: dict[str, float] = {"num_items_in_batch": predicted}
-    if has_pairs(shares[0][0]):
+    if parts[0].sequences is not None:
         arguments["num_sequences_in_batch"] = sequences
     accelerator: Any = SimpleNamespace(
         device=torch.device("cpu"),

@@ -21,11 +21,11 @@ from hf_minilm.training.gradient import Part
 def parts_of(step: int) -> list[Part]:
     if step == 9:
         raise ValueError("step (9) must not be made; stop before it.")
-    return [Part(0, [{"input_ids": torch.arange(step, step + 5), "made_by": torch.tensor(os.getpid())}])]
+    return [Part(0, [{"input_ids": torch.arange(step, step + 5), "made_by": torch.tensor(os.getpid())}], 0, None)]
 
 
 def many_parts_of(step: int) -> list[Part]:
-    return [Part(number, [{"input_ids": torch.full((2, 3), step + number)}] * 5) for number in range(40)]
+    return [Part(number, [{"input_ids": torch.full((2, 3), step + number)}] * 5, 0, None) for number in range(40)]
 
 
 def children() -> list[int]:

@@ -9,7 +9,7 @@ from accelerate import Accelerator, debug_launcher
 
 from hf_minilm import MiniLMConfig, MiniLMForMaskedLM
 from hf_minilm.data.order import RowKey, share
-from hf_minilm.training.gradient import Part, add_up_gradient, count_labels, own_parts
+from hf_minilm.training.gradient import add_up_gradient, count_labels, own_parts, part_of
 from hf_minilm.training.processes import Processes
 from hf_minilm.training.recipe import TrainingSettings
 
@@ -89,8 +89,8 @@ def test_parts_are_added_up_two_by_two_and_not_one_after_the_other() -> None:
 def gradient_of_part(model: torch.nn.Module, number: int) -> torch.Tensor:
     settings = TrainingSettings(batch_rows=ROWS)
     rows = share([RowKey(0, row) for row in range(ROWS)], number, num_processes=4)
-    part = Part(number, [Rows().batch(3, rows)])
-    labels = sum(count_labels([Part(0, [Rows().batch(3, [RowKey(0, row)])])])[0] for row in range(ROWS))
+    part = part_of(number, [Rows().batch(3, rows)])
+    labels = sum(count_labels([part_of(0, [Rows().batch(3, [RowKey(0, row)])])])[0] for row in range(ROWS))
     add_up_gradient(
         model,
         [part],

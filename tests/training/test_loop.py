@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -93,15 +94,24 @@ def are_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("device", ["cpu", "cpu that decides alone", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize(
     "kind", [{"value": math.nan}, {"value": -math.inf}, {"loss_alone": True}], ids=["nan", "infinite", "loss"]
 )
 def test_a_step_that_is_not_finite_moves_nothing_and_is_counted(
-    pretrain, poison, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: dict[str, Any], device: str, optimizer
+    pretrain,
+    poison,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    kind: dict[str, Any],
+    device: str,
+    optimizer: str,
 ) -> None:
     if torch.cuda.is_available() != (device == "cuda"):
         pytest.skip(f"a run here is none on {device}")
+    if device == "cpu that decides alone":
+        monkeypatch.setattr(loop, "skips_by_itself", lambda training: True)
     poison({3, 5}, **kind)
     assert pretrain("run", optimizer__name=optimizer) == 0
     folder = tmp_path / "run"
@@ -117,6 +127,36 @@ def test_a_step_that_is_not_finite_moves_nothing_and_is_counted(
     said = capsys.readouterr()
     assert "left out: step 3, whose rows begin with" in said.err
     assert "2 steps left out" in said.out
+
+
+def noting(function: Callable[..., Any], order: list[str], letter: str) -> Callable[..., Any]:
+    """Have a function write a letter when it is called."""
+
+    def noted(*arguments: Any, **named: Any) -> Any:
+        order.append(letter)
+        return function(*arguments, **named)
+
+    return noted
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_step_is_given_before_the_last_ones_numbers_are_read_and_nothing_else_changes(
+    pretrain, poison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
+) -> None:
+    poison({3, 5})
+    order: list[str] = []
+    for owner, name in ((loop, "add_up_gradient"), (loop, "move_weights"), (loop.Move, "read")):
+        monkeypatch.setattr(owner, name, noting(getattr(owner, name), order, name[0]))
+    settings = {"training__save_every": "6steps", "training__log_every": 100, "optimizer__name": optimizer}
+    assert pretrain("waits", **settings) == 0
+    waits, order[:] = "".join(order), []
+    monkeypatch.setattr(loop, "skips_by_itself", lambda training: True)
+    assert pretrain("goes_on", **settings) == 0
+    assert waits == 8 * "amr"
+    assert "".join(order) == "am" + 5 * "arm" + "r" + "am" + "arm" + "r"  # all is read before a checkpoint is written
+    assert are_equal(weights(tmp_path / "waits", 8), weights(tmp_path / "goes_on", 8))
+    states = [load_training_state(tmp_path / name / "checkpoints" / "checkpoint-8") for name in ("waits", "goes_on")]
+    assert [state.skipped for state in states] == [2, 2]
 
 
 def test_too_many_steps_in_a_row_that_are_not_finite_end_the_run_in_one_line(
@@ -303,9 +343,9 @@ def test_a_run_whose_steps_change_their_size_goes_on_with_the_rows_that_were_due
 ) -> None:
     seen: dict[int, list[RowKey]] = {}
 
-    def noted(*arguments: Any, rows: list[RowKey], step: int) -> Any:
+    def noted(*arguments: Any, rows: list[RowKey], step: int, **named: Any) -> Any:
         seen[step] = rows
-        return own_parts(*arguments, rows=rows, step=step)
+        return own_parts(*arguments, rows=rows, step=step, **named)
 
     monkeypatch.setattr(loop, "own_parts", noted)
     rows: dict[str, list[RowKey]] = {}

@@ -317,10 +317,10 @@ def test_a_run_with_muon_learns_and_goes_on_to_the_bits_of_an_uninterrupted_one(
 
     calls = iter(range(1, 100))
 
-    def break_off(training: Any, losses: Any) -> Any:
+    def break_off(training: Any, losses: Any, **arguments: Any) -> Any:
         if next(calls) == 21:
             raise KeyboardInterrupt
-        return move_weights(training, losses)
+        return move_weights(training, losses, **arguments)
 
     monkeypatch.setattr(loop, "move_weights", break_off)
     with pytest.raises(KeyboardInterrupt):
