@@ -15,7 +15,7 @@ from ..model.variable_length import VARIABLE_LENGTH
 from ..training.assembly import check_vocabulary_loss, prepare_training
 from ..training.background_work import BackgroundWork
 from ..training.compilation import can_compile
-from ..training.launch import resolve_precision, start_accelerator
+from ..training.launch import resolve_precision, set_threads, start_accelerator
 from ..training.loop import Training, train
 from ..training.memory import keep_freed_memory
 from ..training.preparation import build_config, prepare_data
@@ -119,6 +119,7 @@ def _prepare(work: TrainingWork, folder: WorkingFolder, run_folder: Path) -> tup
     recipe = recipe_for(work, folder, run_folder)
     precision = resolve_precision(recipe.training.precision)
     accelerator = start_accelerator(precision, trackers=(), folder=str(run_folder))
+    set_threads(recipe)
     data = prepare_data(recipe, run_folder, quiet=True)
     training, state = prepare_training(
         recipe, data, run_folder, accelerator=accelerator, processes=Processes(), background=BackgroundWork()

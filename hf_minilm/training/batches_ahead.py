@@ -4,8 +4,8 @@ A batch is a pure function of the step, so that whoever makes it makes the same 
 batch in less time than it takes to make it, and beside what a step launches there is little time left for it. Where a
 CPU computes, other processes would only take its cores.
 
-The processes take the steps in turn, and each waits with its own, at a pipe of its own, until it is asked for. torch's
-way, a file for each tensor, runs out of files where a step has many micro-batches.
+The processes take the steps in turn, and each waits with its own, in memory that it shares with the receiver, until it
+is asked for. torch's way, a file for each tensor, runs out of files where a step has many micro-batches.
 """
 
 import contextlib
@@ -26,6 +26,7 @@ import torch
 from ..model.losses import Targets
 from .gradient import Part
 from .processes import end_with_parent
+from .shared_slot import SharedSlot
 
 MOST_PROCESSES = 4
 
@@ -43,7 +44,7 @@ class BatchesAhead:
 
     def __init__(self, make: MakeParts, *, first_step: int, processes: int) -> None:
         self.make, self.step, self.processes = make, first_step, processes
-        self._makers: list[tuple[ForkProcess, Connection]] = []
+        self._makers: list[tuple[ForkProcess, SharedSlot]] = []
 
     def __enter__(self) -> Self:
         """Start the processes."""
@@ -58,24 +59,24 @@ class BatchesAhead:
         # As forks: nothing is to be copied, the mapped files least of all.
         context = multiprocessing.get_context("fork")
         for first in range(self.step, self.step + self.processes):
-            receiving, sending = context.Pipe(duplex=False)
-            steps, theirs = itertools.count(first, self.processes), [*(end for _, end in self._makers), receiving]
-            process = context.Process(target=_make_steps, args=(self.make, steps, sending, theirs, os.getpid()))
+            slot, steps = SharedSlot(context), itertools.count(first, self.processes)
+            others = [*(other.receiving for _, other in self._makers), slot.receiving]
+            process = context.Process(target=_make_steps, args=(self.make, steps, slot, others, os.getpid()))
             with _blocked_stop_signals(), warnings.catch_warnings():
                 # Python warns of forks beside threads, whose locks stay locked there; to make batches needs none.
                 warnings.simplefilter("ignore", DeprecationWarning)
                 process.start()
-            sending.close()  # so that the pipe ends with the process
-            self._makers.append((process, receiving))
+            slot.giving.close()  # so that the pipe ends with the process
+            self._makers.append((process, slot))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """End the processes."""
-        for process, receiving in self._makers:
+        for process, slot in self._makers:
             process.kill()
             process.join()
-            receiving.close()
+            slot.receiving.close()
         self._makers = []
 
     def next(self) -> list[Part]:
@@ -90,9 +91,9 @@ class BatchesAhead:
         return parts
 
     def _received(self) -> list[Part]:
-        _, receiving = self._makers[0]
+        _, slot = self._makers[0]
         try:
-            received = receiving.recv()
+            received = slot.take()
         except (EOFError, OSError) as error:
             raise ChildProcessError(
                 f"training.batch_processes ({self.processes}) must all live, and one of them died, as where memory is "
@@ -115,10 +116,10 @@ def _blocked_stop_signals() -> Iterator[None]:
 
 
 def _make_steps(
-    make: MakeParts, steps: Iterable[int], sending: Connection, theirs: Sequence[Connection], parent: int
+    make: MakeParts, steps: Iterable[int], slot: SharedSlot, others: Sequence[Connection], parent: int
 ) -> None:
     """Make steps in a process of its own, one after the other, until it is killed or nobody can receive them."""
-    for end in theirs:
+    for end in others:
         end.close()  # so that the pipe breaks where the parent is gone
     end_with_parent(parent)
     torch.set_num_threads(1)  # those of the parent are not here
@@ -129,13 +130,13 @@ def _make_steps(
         except Exception as error:  # raised where it is received
             made = error
         try:
-            sending.send(made)
-        except BrokenPipeError:
+            slot.put(made)
+        except (OSError, EOFError):
             return
 
 
 def _with_batches(parts: list[Part], change: Callable[[Any], Any]) -> list[Part]:
-    """Change the tensors of parts into arrays, which go through a pipe as they are, or back."""
+    """Change the tensors of parts into arrays, which are handed over as they are, or back."""
     return [replace(part, batches=[_changed(batch, change) for batch in part.batches]) for part in parts]
 
 

@@ -37,8 +37,13 @@ def ask_for_reproducible_products() -> None:
 
 
 def set_threads(recipe: Recipe) -> None:
-    """Compute with as many threads as a recipe says; one, where the bits must not depend on the number of processes."""
-    threads = recipe.training.threads or (1 if recipe.training.gradient_parts is not None else None)
+    """Compute with as many threads as a recipe says.
+
+    One, where the bits must not depend on the number of processes, and beside a GPU: there the host copies half a
+    megabyte at a time, and a second thread keeps it waiting for milliseconds where others want the core.
+    """
+    needs_one = recipe.training.gradient_parts is not None or trains_on_gpu()
+    threads = recipe.training.threads or (1 if needs_one else None)
     if threads is not None:
         torch.set_num_threads(threads)
 

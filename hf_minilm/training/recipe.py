@@ -202,7 +202,7 @@ class TrainingSettings:
     threads: int | None = _setting(
         None,
         "Threads of a process on a CPU, which decide the last bits; null takes what the environment gives, and 1 with "
-        "gradient_parts.",
+        "gradient_parts and beside a GPU.",
         least=1,
         most=4096,
     )

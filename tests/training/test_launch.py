@@ -25,6 +25,7 @@ from hf_minilm.training.launch import (
     fix_order_of_sums,
     resolve_attention,
     resolve_precision,
+    set_threads,
 )
 from hf_minilm.training.recipe import TrainingSettings, load_recipe
 
@@ -224,3 +225,23 @@ def test_sums_have_a_fixed_order_on_a_gpu_where_the_bits_are_to_be_the_same(
     assert asked == ([] if expected is None else [expected])
     assert ("CUBLAS_WORKSPACE_CONFIG" in os.environ) is (expected is not None)
     os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
+
+
+@pytest.mark.parametrize(
+    ("cuda", "settings", "expected"),
+    [
+        (False, [], 3),
+        (False, ["training.gradient_parts=2"], 1),
+        (True, [], 1),
+        (True, ["training.threads=2"], 2),
+    ],
+)
+def test_the_host_of_a_gpu_and_a_run_of_fixed_bits_compute_on_one_thread(machine, cuda, settings, expected):
+    machine(cuda=cuda)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        set_threads(load_recipe(None, settings))
+        assert torch.get_num_threads() == expected
+    finally:
+        torch.set_num_threads(before)

@@ -129,6 +129,30 @@ def test_the_steps_are_those_of_torchs_muon_and_torchs_adamw_each_on_its_own_par
     assert_same_weights(model, twin)
 
 
+@pytest.mark.parametrize("gradient", [float("nan"), float("inf"), 1e30])
+def test_where_something_is_not_finite_nothing_moves_and_all_else_has_the_same_bits(gradient: float) -> None:
+    model = causal().eval()
+    twin = copy.deepcopy(model)
+    optimizer, other = build_optimizer(model, SETTINGS), build_optimizer(twin, SETTINGS)
+    for step in range(4):
+        if step in (0, 2):  # with no state yet, and with some
+            for parameter in model.parameters():
+                parameter.grad = torch.full_like(parameter, gradient)
+            optimizer.found_inf = torch.tensor(1.0)  # type: ignore[attr-defined]
+            optimizer.step()
+            optimizer.zero_grad()
+        give_gradients(model, step)
+        give_gradients(twin, step)
+        optimizer.found_inf = torch.tensor(0.0)  # type: ignore[attr-defined]
+        for each in (optimizer, other):
+            each.step()
+            each.zero_grad()
+    assert_same_weights(model, twin)
+    for parameter, expected in zip(model.parameters(), twin.parameters(), strict=True):
+        for name, value in other.state[expected].items():
+            assert torch.equal(optimizer.state[parameter][name], value), name
+
+
 def test_a_cpu_without_products_in_bfloat16_orthogonalises_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     steps = []
     for dtype in (torch.bfloat16, torch.float32):
