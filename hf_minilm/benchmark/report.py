@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ..data.whole_file import write_whole
 from .contests import Contestant
 from .machine import Machine
 from .rounds import Results, Spread
@@ -125,6 +126,4 @@ def _spread_to_json(spread: Spread | None) -> dict[str, float] | None:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write JSON so that the file is whole at every moment."""
-    writing = path.with_name(f".{path.name}.writing")
-    writing.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    writing.replace(path)
+    write_whole(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

@@ -17,6 +17,7 @@ from ..data.corpus import Corpus
 from ..data.document import Document
 from ..data.store import cache_root
 from ..data.tokenizer import TokenizerKind, load_tokenizer, train_tokenizer
+from ..data.whole_file import write_whole
 from .settings import BenchSettings
 from .work import EncodingWork, ObjectiveName, TrainingWork, Work
 
@@ -168,9 +169,7 @@ def _write_texts(folder: WorkingFolder, number: int) -> None:
     paragraphs = [paragraph for document in folder.documents() for paragraph in document.paragraphs]
     chosen = min(number, len(paragraphs))
     texts = [paragraphs[len(paragraphs) * index // chosen] for index in range(chosen)]
-    writing = target.with_suffix(".writing")
-    writing.write_text(json.dumps(texts, ensure_ascii=False), encoding="utf-8")
-    writing.replace(target)
+    write_whole(target, json.dumps(texts, ensure_ascii=False))
 
 
 def _first_documents(corpus: Corpus) -> Iterator[Document]:

@@ -35,6 +35,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..data.whole_file import write_whole
+
 EVALUATION_FILE = "evaluation.json"
 """The file's name, in the folder of the model."""
 
@@ -126,10 +128,7 @@ class Evaluation:
 
     def save(self, path: Path) -> None:
         """Write the JSON; a file of that name is replaced when the new one is whole."""
-        writing = path.with_name(f".{path.name}.writing")
-        text = json.dumps(self.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
-        writing.write_text(text + "\n", encoding="utf-8")
-        writing.replace(path)
+        write_whole(path, json.dumps(self.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
     def to_text(self) -> str:
         """Return a table for a person, a suite after the other."""

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from ..data.corpus import Corpus
+from ..data.whole_file import write_whole
 
 RECIPE_FILE = "recipe.yaml"
 CORPUS_FILE = "corpus.json"
@@ -109,9 +110,7 @@ def refuse_another_corpus(run: Path, fingerprint: str) -> None:
 
 def keep_fingerprints(run: Path, fingerprints: Sequence[str]) -> None:
     """Write `corpus.json` into a run's folder, completely or not at all."""
-    writing = run / f".{CORPUS_FILE}"
-    writing.write_text(json.dumps({"fingerprints": list(fingerprints)}, indent=1) + "\n", encoding="utf-8")
-    writing.replace(run / CORPUS_FILE)
+    write_whole(run / CORPUS_FILE, json.dumps({"fingerprints": list(fingerprints)}, indent=1) + "\n")
 
 
 def _corpus_of(path: Path) -> Corpus:

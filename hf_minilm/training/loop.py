@@ -172,7 +172,7 @@ class Move:
             host, to where a GPU may still have to write them.
         written: When it has; None: they are there.
         broken: The processes whose losses are not finite, all of them where only the gradient is not; where there are
-            such, the weights are as they were. None: nobody has read the numbers, and the GPU itself moves them or not.
+            such, the weights are as they were. None: nobody has read the numbers; the GPU moves the weights or not.
     """
 
     rate: float
@@ -282,9 +282,12 @@ def move_weights(training: Training, losses: list[Losses], *, rate: float) -> Mo
         numbers.to("cpu", non_blocking=True),
         torch.cuda.current_stream(numbers.device).record_event() if is_on_gpu else None,
     )
-    # A GPU that may decide alone is given the next step before the host has read the numbers of this one.
+    # GPUs that decide by themselves are given the next step before the host has read the numbers of this one.
     if skips_by_itself(training):
-        training.optimizer.optimizer.found_inf = numbers.isfinite().logical_not().any().float()
+        found_inf = numbers.isfinite().logical_not().any().float()
+        if training.processes.number > 1:
+            torch.distributed.all_reduce(found_inf, torch.distributed.ReduceOp.MAX)
+        training.optimizer.optimizer.found_inf = found_inf
     else:
         move.broken = broken_processes(training, move)
     if not move.broken:
@@ -310,9 +313,9 @@ def broken_processes(training: Training, move: Move) -> list[int]:
 
 
 def skips_by_itself(training: Training) -> bool:
-    """Tell whether the optimizer leaves a step out by itself, where the numbers of this process are all."""
-    is_alone = training.processes.number == 1 and training.accelerator.device.type == "cuda"
-    return is_alone and bool(training.optimizer.optimizer.defaults["fused"])
+    """Tell whether the optimizer leaves a step out by itself: on a GPU, unless the model is shared out."""
+    is_whole_on_gpu = training.whole is None and training.accelerator.device.type == "cuda"
+    return is_whole_on_gpu and bool(training.optimizer.optimizer.defaults["fused"])
 
 
 def settled(

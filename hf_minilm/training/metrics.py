@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..data.whole_file import write_whole
+
 
 class MetricsLog:
     """Lines of `metrics.jsonl`, in order of steps; a resumed run drops what was logged after its checkpoint.
@@ -16,10 +18,8 @@ class MetricsLog:
     def __init__(self, path: Path, *, step: int) -> None:
         self.path = path
         self.lines = [line for line in read_metrics(path) if line["step"] <= step]
-        # Beside its place first: what was logged before the checkpoint is nowhere else, should this process be killed.
-        writing = path.with_name(f".{path.name}.writing")
-        writing.write_text("".join(json.dumps(line) + "\n" for line in self.lines), encoding="utf-8")
-        writing.replace(path)
+        # What was logged before the checkpoint is nowhere else, should this process be killed.
+        write_whole(path, "".join(json.dumps(line) + "\n" for line in self.lines))
 
     def write(self, line: dict[str, Any]) -> None:
         """Add one line; it holds `step`, and plain numbers."""

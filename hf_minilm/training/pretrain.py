@@ -18,6 +18,7 @@ from ..data.corpus import Corpus
 from ..data.objectives import CausalObjective
 from ..data.pairs import PairCorpus
 from ..data.tokenizer import token_bytes
+from ..data.whole_file import write_whole
 from ..evaluation.evaluation_result import EVALUATION_FILE
 from ..evaluation.language_model import HeldOut, held_out
 from ..evaluation.minimal_pairs import minimal_pair_accuracy
@@ -195,9 +196,7 @@ def claim_folder(recipe: Recipe, folder: Path, *, accept_changes: bool = False) 
     else:
         shutil.rmtree(folder / "tokenizer", ignore_errors=True)
         (folder / CORPUS_FILE).unlink(missing_ok=True)
-    writing = folder / f".{RECIPE_FILE}"
-    writing.write_text(describe_recipe(recipe), encoding="utf-8")
-    writing.replace(path)
+    write_whole(path, describe_recipe(recipe))
 
 
 def claim_corpus(corpus: Corpus | PairCorpus, folder: Path, *, accept_changes: bool = False) -> None:
@@ -278,11 +277,9 @@ def _finish(training: Training, data: Data, state: TrainingState, folder: Path) 
     for tracker in training.accelerator.trackers:
         tracker.finish()
     report = _report(training, data, state, model_folder)
-    (folder / "report.json").write_text(json.dumps(report.to_json(), indent=1, ensure_ascii=False), encoding="utf-8")
+    write_whole(folder / "report.json", json.dumps(report.to_json(), indent=1, ensure_ascii=False))
     text = report.to_text()
-    writing = folder / f".{REPORT_FILE}"
-    writing.write_text(text, encoding="utf-8")
-    writing.replace(folder / REPORT_FILE)
+    write_whole(folder / REPORT_FILE, text)
     return text
 
 

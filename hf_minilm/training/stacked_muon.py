@@ -7,14 +7,14 @@ each thread takes whole matrices. A GPU is asked for one product where it was as
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.distributed.tensor import DTensor
 from torch.optim._muon import _adjust_lr
 
-_LARGEST_STACK = 2**20
-"""Numbers in a stack, 2 MiB of them: matrices that fill a processor each are faster one after the other."""
+_LARGEST_STACK = {"cpu": 2**20, "cuda": 2**25}
+"""Numbers in a stack by device: 2 MiB of them on a CPU, which matrices that are larger fill one after the other."""
 
 
 class StackedMuon(torch.optim.Muon):
@@ -35,25 +35,39 @@ class StackedMuon(torch.optim.Muon):
                 self._step(matrices, group)
 
     def _step(self, matrices: list[torch.Tensor], group: dict[str, Any]) -> None:
-        wishes = {matrix: self._wish(matrix, group["momentum"], nesterov=group["nesterov"]) for matrix in matrices}
-        kept = self._unless_found(1 - group["lr"] * group["weight_decay"], otherwise=1.0)
-        for matrix, update in zip(matrices, self._orthogonal(wishes, group), strict=True):
-            own, rate = _local(matrix), group["lr"]
-            own.mul_(kept)
-            own.add_(self._unless_found(update), alpha=-_adjust_lr(rate, group["adjust_lr_fn"], matrix.shape))
+        rate, rows = group["lr"], [_local(matrix) for matrix in matrices]
+        kept = 1 - rate * group["weight_decay"]
+        updates = self._orthogonal(dict(zip(matrices, self._wishes(matrices, group), strict=True)), group)
+        torch._foreach_mul_(rows, kept if self.found_inf is None else torch.where(self.found_inf.bool(), 1.0, kept))
+        for matrix, own, update in zip(matrices, rows, updates, strict=True):
+            own.add_(update, alpha=-_adjust_lr(rate, group["adjust_lr_fn"], matrix.shape))
 
-    def _wish(self, matrix: torch.Tensor, momentum: float, *, nesterov: bool) -> torch.Tensor:
-        """Move the momentum, and give this process's rows of what is to be orthogonalised, as it is multiplied."""
-        state, gradient = self.state[matrix], matrix.grad
-        assert gradient is not None
+    def _wishes(self, matrices: list[torch.Tensor], group: dict[str, Any]) -> list[torch.Tensor]:
+        """Move the momenta, and give this process's rows of what is to be orthogonalised, as it is multiplied.
+
+        A momentum moves nowhere towards itself, and zeros have no direction: so nothing moves where that is not to be.
+        """
+        momenta = [_local(self._momentum(matrix)) for matrix in matrices]
+        gradients = [_local(cast(torch.Tensor, matrix.grad)) for matrix in matrices]
+        if self.found_inf is not None:
+            found = self.found_inf.bool()
+            gradients = [torch.where(found, *pair) for pair in zip(momenta, gradients, strict=True)]
+        torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
+        wishes = list(torch._foreach_lerp(gradients, momenta, group["momentum"])) if group["nesterov"] else momenta
+        if self.found_inf is not None:
+            wishes = list(torch._foreach_mul(wishes, 1 - self.found_inf))
+        dtype = product_dtype(wishes[0].device.type)
+        if wishes[0].dtype == dtype:
+            return wishes
+        rounded = [torch.empty_like(wish, dtype=dtype) for wish in wishes]
+        torch._foreach_copy_(rounded, wishes)
+        return rounded
+
+    def _momentum(self, matrix: torch.Tensor) -> torch.Tensor:
+        state = self.state[matrix]
         if "momentum_buffer" not in state:
-            state["momentum_buffer"] = torch.zeros_like(gradient)
-        rows, own = _local(state["momentum_buffer"]), self._unless_found(_local(gradient))
-        rows.lerp_(own, self._unless_found(1 - momentum))
-        return (own.lerp(rows, momentum) if nesterov else rows).to(product_dtype(matrix.device.type))
-
-    def _unless_found(self, value: Any, otherwise: float = 0.0) -> Any:
-        return value if self.found_inf is None else torch.where(self.found_inf.bool(), otherwise, value)
+            state["momentum_buffer"] = torch.zeros_like(cast(torch.Tensor, matrix.grad))
+        return cast(torch.Tensor, state["momentum_buffer"])
 
     def _orthogonal(self, wishes: dict[torch.Tensor, torch.Tensor], group: dict[str, Any]) -> list[torch.Tensor]:
         """Give this process's rows of the orthogonal matrix for each matrix, from those of what it wishes."""
@@ -88,14 +102,19 @@ def newton_schulz(matrices: Sequence[torch.Tensor], group: dict[str, Any]) -> li
     Returns:
         As many matrices of the same shapes.
     """
+    if not matrices:  # as of a process that others leave nothing to do
+        return []
     wide = [matrix.mT if matrix.shape[0] > matrix.shape[1] else matrix for matrix in matrices]
-    scaled = [matrix / matrix.norm().clamp(min=group["eps"]) for matrix in wide]
+    norms = torch._foreach_norm(wide)
     found: dict[int, torch.Tensor] = {}
-    for indices in _stacks(scaled):
+    for indices in _stacks(wide):
         if len(indices) == 1:
-            results = [_iterate(scaled[indices[0]], torch.addmm, group)]
+            (index,) = indices
+            results = [_iterate(wide[index] / norms[index].clamp(min=group["eps"]), torch.addmm, group)]
         else:
-            results = list(_iterate(torch.stack([scaled[index] for index in indices]), torch.baddbmm, group))
+            stack, divisors = (torch.stack([each[index] for index in indices]) for each in (wide, norms))
+            stack = stack / divisors.clamp(min=group["eps"])[:, None, None]
+            results = list(_iterate(stack, torch.baddbmm, group))
         found.update(zip(indices, results, strict=True))
     tall = [matrix.shape[0] > matrix.shape[1] for matrix in matrices]
     return [found[index].mT if is_tall else found[index] for index, is_tall in enumerate(tall)]
@@ -104,10 +123,11 @@ def newton_schulz(matrices: Sequence[torch.Tensor], group: dict[str, Any]) -> li
 def _stacks(matrices: Sequence[torch.Tensor]) -> Iterator[list[int]]:
     """Divide matrices, by their numbers, into groups of one shape that are not too large."""
     by_shape: dict[torch.Size, list[int]] = {}
+    largest = _LARGEST_STACK.get(matrices[0].device.type, _LARGEST_STACK["cpu"])
     for index, matrix in enumerate(matrices):
         by_shape.setdefault(matrix.shape, []).append(index)
     for shape, indices in by_shape.items():
-        most = max(1, _LARGEST_STACK // shape.numel())
+        most = max(1, largest // shape.numel())
         yield from (indices[start : start + most] for start in range(0, len(indices), most))
 
 

@@ -148,6 +148,7 @@ def test_a_step_is_given_before_the_last_ones_numbers_are_read_and_nothing_else_
     for owner, name in ((loop, "add_up_gradient"), (loop, "move_weights"), (loop.Move, "read")):
         monkeypatch.setattr(owner, name, noting(getattr(owner, name), order, name[0]))
     settings = {"training__save_every": "6steps", "training__log_every": 100, "optimizer__name": optimizer}
+    monkeypatch.setattr(loop, "skips_by_itself", lambda training: False)
     assert pretrain("waits", **settings) == 0
     waits, order[:] = "".join(order), []
     monkeypatch.setattr(loop, "skips_by_itself", lambda training: True)

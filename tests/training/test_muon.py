@@ -182,7 +182,7 @@ def test_the_type_of_the_products_is_torchs_wherever_it_has_a_kernel(monkeypatch
 def test_stacks_of_any_size_are_orthogonalised_as_torch_orthogonalises_each(
     largest: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hf_minilm.training.stacked_muon._LARGEST_STACK", largest)
+    monkeypatch.setattr("hf_minilm.training.stacked_muon._LARGEST_STACK", {"cpu": largest})
     torch.manual_seed(0)
     shapes = [(48, 64), (64, 48), (48, 48), (48, 64), (64, 48), (48, 48), (48, 64)]
     matrices = [torch.randn(shape).bfloat16() for shape in shapes]

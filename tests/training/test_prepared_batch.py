@@ -49,6 +49,16 @@ def test_losses_and_gradients_are_those_of_the_batch_to_the_bit(model_class, att
     assert all(torch.equal(expected, found) for expected, found in zip(*results, strict=True))
 
 
+@pytest.mark.parametrize("types", [0, 2])
+def test_token_types_go_to_a_model_that_has_them(types):
+    config = MiniLMConfig(
+        vocab_size=61, hidden_size=24, num_hidden_layers=1, num_attention_heads=2, type_vocab_size=types
+    )
+    batch = batch_for(MiniLMForMaskedLM, draw_tokens(), PACKED)
+    inputs = prepared(MiniLMForMaskedLM(config), batch | {"token_type_ids": torch.ones_like(PACKED)})
+    assert ("token_type_ids" in inputs) == (types > 0)
+
+
 def test_nothing_is_left_to_be_looked_for():
     batch = batch_for(MiniLMForPreTraining, draw_tokens(), PACKED)
     inputs = prepared(make_model(MiniLMForPreTraining, attention="minilm_varlen"), batch)
