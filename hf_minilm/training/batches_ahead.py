@@ -15,7 +15,6 @@ import os
 import signal
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkProcess
 from types import TracebackType
@@ -23,8 +22,8 @@ from typing import Any, Self
 
 import torch
 
-from ..model.losses import Targets
-from .gradient import Part
+from .gradient import Part, with_batches
+from .prepared_batch import each_tensor
 from .processes import end_with_parent
 from .shared_slot import SharedSlot
 
@@ -102,7 +101,7 @@ class BatchesAhead:
         if isinstance(received, Exception):
             raise received
         self._makers.append(self._makers.pop(0))
-        return _with_batches(received, torch.from_numpy)
+        return with_batches(received, lambda batch: each_tensor(batch, torch.from_numpy))
 
 
 @contextlib.contextmanager
@@ -126,25 +125,13 @@ def _make_steps(
     for step in steps:
         made: Any
         try:
-            made = _with_batches(make(step), torch.Tensor.numpy)
+            made = with_batches(make(step), lambda batch: each_tensor(batch, torch.Tensor.numpy))
         except Exception as error:  # raised where it is received
             made = error
         try:
             slot.put(made)
         except (OSError, EOFError):
             return
-
-
-def _with_batches(parts: list[Part], change: Callable[[Any], Any]) -> list[Part]:
-    """Change the tensors of parts into arrays, which are handed over as they are, or back."""
-    return [replace(part, batches=[_changed(batch, change) for batch in part.batches]) for part in parts]
-
-
-def _changed(batch: dict[str, Any], change: Callable[[Any], Any]) -> dict[str, Any]:
-    return {
-        name: Targets(*map(change, values)) if isinstance(values, Targets) else change(values)
-        for name, values in batch.items()
-    }
 
 
 def resolve_batch_processes(wish: int | None, device: torch.device, *, num_sharing: int) -> int:

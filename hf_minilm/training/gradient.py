@@ -83,7 +83,12 @@ def _number_of(labels: torch.Tensor) -> int:
 
 def sent(parts: list[Part], device: torch.device) -> list[Part]:
     """Send parts to the device where the model is."""
-    return [replace(part, batches=[on_device(batch, device) for batch in part.batches]) for part in parts]
+    return with_batches(parts, lambda batch: on_device(batch, device))
+
+
+def with_batches(parts: list[Part], change: Callable[[dict[str, Any]], dict[str, Any]]) -> list[Part]:
+    """Change the batches of parts."""
+    return [replace(part, batches=[*map(change, part.batches)]) for part in parts]
 
 
 def count_labels(parts: list[Part]) -> tuple[int, int]:

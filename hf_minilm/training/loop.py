@@ -10,6 +10,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from ..data.objectives import Batch, Objective
+from ..data.objectives import Objective
 from ..data.order import RowKey, RowOrder, share
 from .batches_ahead import BatchesAhead, resolve_batch_processes, usable_cores
 from .checkpoint import TrainingState
@@ -145,12 +146,7 @@ def train(training: Training, state: TrainingState) -> TrainingState:
                 step=state.step,
                 arguments=loss_arguments(training, parts, agreed),
             )
-            # A GPU is still computing, and the next step's batches are made meanwhile.
-            begin = time.monotonic()
-            made = batches.next()
-            if is_idle(device):
-                bar.waited += time.monotonic() - begin
-            parts = sent(made, device)
+            parts = sent(next_parts(batches, device, bar), device)
             state = settled(training, state, unread, order=order, bar=bar)
             unread = move_weights(training, losses, rate=rate)
             state = replace(state, step=state.step + 1, tokens=state.tokens + positions_of_a_step(training))
@@ -212,16 +208,22 @@ def batches_ahead(training: Training, order: RowOrder, first_step: int) -> Batch
     sharing = training.processes.count_like([machine, len(cores), sum(cores), sum(core**2 for core in cores)])
     processes = resolve_batch_processes(settings.batch_processes, training.accelerator.device, num_sharing=sharing)
 
-    model = training.bare_model if training.accelerator.device.type == "cuda" else None
-
-    def as_taken(batch: Batch) -> dict[str, Any]:
-        return batch if model is None else prepared(model, batch)
+    as_taken = partial(prepared, training.bare_model) if training.accelerator.device.type == "cuda" else dict
 
     def make(step: int) -> list[Part]:
         rows = order.rows(step)
         return own_parts(training.objective, settings, training.processes, rows=rows, step=step, as_taken=as_taken)
 
     return BatchesAhead(make, first_step=first_step, processes=processes)
+
+
+def next_parts(batches: BatchesAhead, device: torch.device, bar: "ProgressBar") -> list[Part]:
+    """Take the parts of the next step while a GPU is still computing, and note how long it was not."""
+    begin = time.monotonic()
+    parts = batches.next()
+    if is_idle(device):
+        bar.waited += time.monotonic() - begin
+    return parts
 
 
 def is_idle(device: torch.device) -> bool:

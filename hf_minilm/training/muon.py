@@ -47,7 +47,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
     """`torch.optim.Muon` and `torch.optim.AdamW` behind the face of one optimizer.
 
     Its groups and its state are those of the two, not copies: what is set on a group takes effect. A group that is
-    added later is AdamW's. As with torch's fused optimizers, nothing moves where an attribute `found_inf` is 1.
+    added later is AdamW's.
 
     Args:
         groups: Parameter groups with names; the one called `MUON_GROUP` holds matrices alone.
@@ -56,7 +56,12 @@ class MuonWithAdamW(torch.optim.Optimizer):
         betas: AdamW's.
         eps: AdamW's.
         fused: AdamW's.
+
+    Attributes:
+        found_inf: As of `StackedMuon`, and of torch's fused optimizers.
     """
+
+    found_inf: torch.Tensor | None = None
 
     def __init__(
         self,
@@ -100,7 +105,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
 
         Accelerate calls that when it prepares an optimizer.
         """
-        self.muon.found_inf = self.adamw.found_inf = getattr(self, "found_inf", None)  # type: ignore[attr-defined]
+        self.muon.found_inf = self.adamw.found_inf = self.found_inf  # type: ignore[attr-defined]
         self.muon.param_groups = [group for group in self.param_groups if group.get("name") == MUON_GROUP]
         self.adamw.param_groups = [group for group in self.param_groups if group.get("name") != MUON_GROUP]
         self.muon.state = self.adamw.state = self.state

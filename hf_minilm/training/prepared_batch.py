@@ -11,7 +11,7 @@ up to a tenth of a second where other processes want them too.
 Shapes: B batch, T positions, N predicted positions.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -68,8 +68,13 @@ def _targets(labels: NDArray[np.int64]) -> Targets:
 
 def on_device(inputs: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
     """Send what a model is given to a device; to a GPU from pinned memory, so that nothing waits for the copy."""
+    return each_tensor(inputs, lambda tensor: _sent(tensor, device))
+
+
+def each_tensor(inputs: Mapping[str, Any], change: Callable[[Any], Any]) -> dict[str, Any]:
+    """Change every tensor, or array, of what a model is given."""
     return {
-        name: Targets(*(_sent(part, device) for part in value)) if isinstance(value, Targets) else _sent(value, device)
+        name: Targets(*map(change, value)) if isinstance(value, Targets) else change(value)
         for name, value in inputs.items()
     }
 

@@ -56,10 +56,11 @@ def test_objects_come_whole_and_in_order(taken_from, monkeypatch: pytest.MonkeyP
 
 
 def test_what_was_taken_stays_as_it_is_and_can_be_written_to(taken_from) -> None:
-    first, second, *_ = taken_from(9)
-    np.testing.assert_equal(first["bounds"], np.empty(0, np.int32))
-    second["ids"][:] = 7
-    assert set(second["ids"].flatten().tolist()) == {7}
+    taken, expected = taken_from(9), list(values())
+    taken[4]["ids"][:] = 7
+    assert set(taken[4]["ids"].flatten().tolist()) == {7}
+    np.testing.assert_equal(taken[3], expected[3])
+    np.testing.assert_equal(taken[5], expected[5])
 
 
 def test_a_process_that_ends_is_noticed_by_who_waits(taken_from) -> None:
