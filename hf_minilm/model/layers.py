@@ -14,6 +14,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .attention import FLASH_BOUNDS, Attention, Mask, residual_projection
 from .configuration_minilm import MiniLMConfig
+from .losses import Labels, Targets, predicted_positions
 from .positions import PositionScheme, Rotation
 
 
@@ -227,3 +228,25 @@ def pooled(hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, poo
     # Left padding moves the first token, right padding the last.
     chosen = (mask * (places + 1 if pooling == "last" else mask.shape[1] - places)).argmax(dim=1)
     return hidden_states[torch.arange(hidden_states.shape[0], device=mask.device), chosen]
+
+
+def first_tokens(
+    hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, next_sentence_label: Labels
+) -> torch.Tensor:
+    """Pick the vectors that stand for whole sequences.
+
+    Args:
+        hidden_states: [B, T, E].
+        attention_mask: As for `pooled`; a mask of another form says nothing of where a row begins.
+        next_sentence_label: [B] or None: one sequence a row, which its first token stands for. [B, T]: packed rows,
+            with a label at the first token of each sequence and `IGNORED` elsewhere, or `Targets` of these. [B, 1] is
+            as [B].
+
+    Returns:
+        [B, E], or [number of packed sequences, E] in row order.
+    """
+    labels = next_sentence_label
+    if isinstance(labels, Targets) or (labels is not None and labels.shape == hidden_states.shape[:2]):
+        return predicted_positions(hidden_states, labels)[0]
+    is_of_padding = attention_mask is not None and attention_mask.dim() == 2
+    return pooled(hidden_states, attention_mask if is_of_padding else None, "first")

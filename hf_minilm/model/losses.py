@@ -136,25 +136,6 @@ def previous_tokens(
     return moved.masked_fill(moved == IGNORED, padding)
 
 
-def first_tokens(hidden_states: torch.Tensor, next_sentence_label: Labels) -> torch.Tensor:
-    """Pick the vectors that stand for whole sequences.
-
-    Args:
-        hidden_states: [B, T, E].
-        next_sentence_label: [B] or None: one sequence a row, which its first token stands for. [B, T]: packed rows,
-            with a label at the first token of each sequence and `IGNORED` elsewhere, or `Targets` of these. [B, 1] is
-            as [B].
-
-    Returns:
-        [B, E], or [number of packed sequences, E] in row order.
-    """
-    if next_sentence_label is None:
-        return hidden_states[:, 0]
-    if isinstance(next_sentence_label, Targets) or next_sentence_label.shape == hidden_states.shape[:2]:
-        return predicted_positions(hidden_states, next_sentence_label)[0]
-    return hidden_states[:, 0]
-
-
 def problem_of(labels: torch.Tensor, *, num_labels: int, told: Problem | None) -> Problem:
     """Say what labels of whole texts are, unless somebody has: a number, a class, or several classes at once."""
     if told is not None:

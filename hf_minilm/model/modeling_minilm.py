@@ -29,12 +29,11 @@ from .attention import Attention, packed_sequence_ids, packing, token_mask
 from .configuration_minilm import MiniLMConfig, with_direction
 from .decoding import FastGenerationMixin
 from .input_checks import labels_checked, refuse_bad_inputs
-from .layers import Embeddings, Layer, Pooler, PredictionTransform, build_norm, pooled, pooling_of
+from .layers import Embeddings, Layer, Pooler, PredictionTransform, build_norm, first_tokens, pooled, pooling_of
 from .losses import (
     Count,
     Labels,
     classification_loss,
-    first_tokens,
     kept_positions,
     next_tokens,
     normalised_cross_entropy,
@@ -458,7 +457,8 @@ class MiniLMForPreTraining(LanguageModelHead):
         token_loss, logits = self.predict_labels(
             hidden_states, labels, count=num_items_in_batch, return_logits=return_logits
         )
-        order_logits = self.next_sentence(self.pooler(first_tokens(hidden_states, next_sentence_label)))
+        firsts = first_tokens(hidden_states, attention_mask, next_sentence_label)
+        order_logits = self.next_sentence(self.pooler(firsts))
         order_loss = None
         if next_sentence_label is not None:
             if num_sequences_in_batch is None:
@@ -522,7 +522,8 @@ class MiniLMForNextSentencePrediction(MiniLMPreTrainedModel):
             inputs_embeds=inputs_embeds,
             **kwargs | {"return_dict": True},
         )
-        logits = self.next_sentence(self.pooler(first_tokens(outputs.last_hidden_state, labels)))
+        firsts = first_tokens(outputs.last_hidden_state, attention_mask, labels)
+        logits = self.next_sentence(self.pooler(firsts))
         loss = None if labels is None else order_cross_entropy(logits, labels, count=num_items_in_batch)
         return NextSentencePredictorOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions

@@ -148,6 +148,18 @@ def test_padding_on_either_side_does_not_change_a_classification(make_model, dra
     torch.testing.assert_close(model(input_ids, attention_mask=mask).logits, model(tokens).logits, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize(
+    ("model_class", "name"),
+    [(MiniLMForNextSentencePrediction, "logits"), (MiniLMForPreTraining, "seq_relationship_logits")],
+)
+def test_padding_on_either_side_does_not_change_what_follows_what(make_model, draw_tokens, model_class, name, side):
+    model, tokens = make_model(model_class), draw_tokens(3, 6)
+    input_ids, mask = padded(tokens, side=side)
+    alone, beside_padding = model(tokens)[name], model(input_ids, attention_mask=mask)[name]
+    torch.testing.assert_close(beside_padding, alone, atol=1e-5, rtol=1e-5)
+
+
 def test_pooling_reads_what_its_name_says():
     hidden_states = torch.arange(12.0).view(2, 6, 1)
     mask = torch.tensor([[0, 0, 1, 1, 1, 0], [1, 1, 1, 1, 0, 0]])
