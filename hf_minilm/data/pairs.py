@@ -11,19 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .corpus import (
-    SAMPLED_STORIES,
-    Part,
-    SourceFile,
-    Split,
-    Stamps,
-    check_settings,
-    falls_under,
-    joint_hash,
-    name_of,
-    num_stories,
-    resolve_sources,
-)
+from .corpus import falls_under
 from .limits import LONGEST_PARAGRAPH, REPLACED, Replacements
 from .readers import (
     HubDataset,
@@ -36,6 +24,7 @@ from .readers import (
     suffix_of,
     whole_lines,
 )
+from .sources import SAMPLED_STORIES, Part, SourcedCorpus, SourceFile, Split, name_of
 from .world import check_split
 from .world_pairs import WorldPairs
 
@@ -61,7 +50,7 @@ class Pair:
     target: str
 
 
-class PairCorpus:
+class PairCorpus(SourcedCorpus):
     """The pairs that an encoder-decoder is trained and evaluated on.
 
     Records of JSON, Parquet and the Hub have the two texts under the names in `fields`, or in an object `translation`
@@ -97,21 +86,15 @@ class PairCorpus:
         validation_share: float = 0.05,
         seed: int = 0,
     ) -> None:
-        check_settings(
+        super().__init__(
             sources,
             builtins=(BUILTIN_PAIRS,),
+            suffixes=PAIR_SUFFIXES,
             encoding_errors=encoding_errors,
             world_documents=world_documents,
             validation_share=validation_share,
         )
         self._fields = _checked_fields(fields)
-        self._encoding_errors = encoding_errors
-        self._world_documents = world_documents
-        self._validation_share = validation_share
-        self._skipped: Counter[str] = Counter()
-        self._changed: Counter[str] = Counter()
-        self._stamps = Stamps()
-        self._fingerprint: str | None = None
         self._world = WorldPairs(seed=seed) if BUILTIN_PAIRS in sources else None
         self._seed = seed
         self._is_builtin = list(sources) == [BUILTIN_PAIRS]
@@ -120,25 +103,11 @@ class PairCorpus:
                 f"fields ({', '.join(self._fields)}) must be source and target, in either order, for {BUILTIN_PAIRS}; "
                 "name them so."
             )
-        self._parts, self._skipped_paths = resolve_sources(sources, builtins=(BUILTIN_PAIRS,), suffixes=PAIR_SUFFIXES)
 
     @property
     def is_builtin(self) -> bool:
         """Whether the corpus is `builtin:pairs` and nothing else."""
         return self._is_builtin
-
-    @property
-    def skipped(self) -> dict[str, int]:
-        """How many files, sources and pairs were passed over, by why.
-
-        The files are known from the start, what is empty after the latest pass over `pairs`.
-        """
-        return dict(self._skipped_paths + self._skipped)
-
-    @property
-    def changed(self) -> dict[str, int]:
-        """How much was replaced in the latest pass over `pairs`, see `limits`."""
-        return dict(self._changed)
 
     def pairs(self, split: Split) -> Iterator[Pair]:
         """Streams the pairs of one part, the same ones in the same order each time; repeated pairs are repeated.
@@ -150,24 +119,8 @@ class PairCorpus:
         check_split(split)
         return self._divide(split)
 
-    def fingerprint(self) -> str:
-        """SHA-256 (hex) of the bytes of the files in order and of all else that shapes the pairs.
-
-        Raises:
-            OSError: a file or the Hub cannot be read.
-        """
-        if self._fingerprint is None:
-            settings = f"pairs {_READING_VERSION} {self._fields} {self._encoding_errors} {self._validation_share!r}"
-            self._fingerprint = joint_hash((settings, *map(self._identity, self._parts)))
-        return self._fingerprint
-
-    def check_unchanged(self) -> None:
-        """Raises ValueError where a file has changed since `fingerprint` was first asked for."""
-        self._stamps.check()
-
     def _divide(self, split: Split) -> Iterator[Pair]:
-        skipped = self._skipped = Counter()
-        self._changed = Counter()
+        skipped = self._new_pass()
         num_pairs = 0
         for pair in itertools.chain(self._stories(split), self._found_pairs(split, skipped)):
             num_pairs += 1
@@ -181,8 +134,7 @@ class PairCorpus:
     def _stories(self, split: Split) -> Iterator[Pair]:
         if self._world is None:
             return
-        number = num_stories(split, self._world_documents, self._validation_share)
-        for story in self._world.pairs(number, split=split):
+        for story in self._world.pairs(self._num_stories(split), split=split):
             yield _pair_of(dict(zip(_COLUMNS, story, strict=True)), self._fields)
 
     def _found_pairs(self, split: Split, skipped: "Counter[str]") -> Iterator[Pair]:
@@ -214,14 +166,13 @@ class PairCorpus:
             for place, row in part.rows():
                 yield _record_pair(row, place, self._fields, self._encoding_errors)
 
-    def _identity(self, part: Part) -> str:
-        if isinstance(part, SourceFile):
-            return self._stamps.identity(part)
-        if isinstance(part, HubDataset):
-            return f"hub {part.fingerprint()}"
+    def _reading(self) -> str:
+        return f"pairs {_READING_VERSION} {self._fields} {self._encoding_errors} {self._validation_share!r}"
+
+    def _builtin_identity(self, name: str) -> str:
         assert self._world is not None  # made with the sources
         opening = "\n".join(map("\t".join, self._world.pairs(SAMPLED_STORIES, split="train")))
-        return f"{part} {self._seed} {self._world_documents} {opening}"
+        return f"{name} {self._seed} {self._world_documents} {opening}"
 
 
 def read_pairs(path: Path, fields: tuple[str, str], *, encoding_errors: str = "strict") -> Iterator[Pair]:

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..data.corpus import SourceFile, resolve_sources
 from ..data.readers import clean_value, decoded_pieces, json_records, shown_keys, suffix_of, whole_lines
+from ..data.sources import SourceFile, resolve_sources
 
 _SUFFIXES = tuple(
     suffix + compressed for suffix in (".jsonl", ".json", ".csv", ".tsv", ".txt") for compressed in ("", ".gz")

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from ..conversion import expressible_line
-from ..data.corpus import joint_hash
 from ..data.order import RowKey
 from ..data.sequences import IGNORED
+from ..data.sources import joint_hash
 from ..data.tokenizer import token_bytes
 from ..evaluation.language_model import BatchSums, HeldOut, add_up, first_rows, measure_batches
 from .background_work import BackgroundWork
