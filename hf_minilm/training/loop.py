@@ -4,14 +4,12 @@ import contextlib
 import itertools
 import math
 import platform
-import signal
 import sys
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
@@ -29,9 +27,11 @@ from .metrics import MetricsLog
 from .optimizer import set_learning_rate
 from .prepared_batch import prepared
 from .processes import Processes
+from .progress_bar import ProgressBar, progress_bar
 from .recipe import Recipe
 from .schedule import Budget, finished, learning_rate_factor, progress
 from .sharding import WholeModel
+from .stop_signals import stop_signals
 
 
 class NonFiniteError(FloatingPointError):
@@ -115,17 +115,14 @@ def train(training: Training, state: TrainingState) -> TrainingState:
     training.model.train()
     with (
         stop_signals() as received,
-        progress_bar(training, state) as bar,
+        progress_bar(settings.budget, state, is_shown=training.accelerator.is_main_process) as bar,
         batches_ahead(training, order, state.step) as batches,
     ):
         first_step, device = state.step, training.accelerator.device
         parts, unread = sent(batches.next(), device), None
         while True:
-            state = replace(state, seconds=time.monotonic() - clock)
-            agreed = agree(training.processes, parts, seconds=state.seconds, signal_number=received.number)
-            state = replace(state, seconds=agreed.seconds)
-            if state.step == 1:
-                state = replace(state, opening_seconds=state.seconds)
+            agreed = agree(training.processes, parts, seconds=time.monotonic() - clock, signal_number=received.number)
+            state = with_time(state, agreed.seconds)
             done = finished(settings.budget, state.step, tokens=state.tokens, seconds=state.seconds)
             due = what_is_due(state, evaluations, saves, agreed=agreed, done=done)
             if state.step and any(due):
@@ -137,15 +134,7 @@ def train(training: Training, state: TrainingState) -> TrainingState:
                 training.settle()
                 raise Stopped(agreed.signal_number, state.step)
             rate = set_rate(training, state)
-            losses = add_up_gradient(
-                training.model,
-                parts,
-                accelerator=training.accelerator,
-                processes=training.processes,
-                settings=settings,
-                step=state.step,
-                arguments=loss_arguments(training, parts, agreed),
-            )
+            losses = compute_gradient(training, parts, agreed, step=state.step)
             parts = sent(next_parts(batches, device, bar), device)
             state = settled(training, state, unread, order=order, bar=bar)
             unread = move_weights(training, losses, rate=rate)
@@ -201,6 +190,11 @@ def agree(processes: Processes, parts: list[Part], *, seconds: float, signal_num
     return Agreed(float(predicted), float(sequences), float(everyones[0, 2]), int(everyones[:, 3].max()))
 
 
+def with_time(state: TrainingState, seconds: float) -> TrainingState:
+    """Set the clock of a state; what it shows after the first step is that step's."""
+    return replace(state, seconds=seconds, opening_seconds=seconds if state.step == 1 else state.opening_seconds)
+
+
 def batches_ahead(training: Training, order: RowOrder, first_step: int) -> BatchesAhead:
     """Begin to make this process's parts of the steps from one on."""
     settings, cores = training.recipe.training, usable_cores()
@@ -217,7 +211,7 @@ def batches_ahead(training: Training, order: RowOrder, first_step: int) -> Batch
     return BatchesAhead(make, first_step=first_step, processes=processes)
 
 
-def next_parts(batches: BatchesAhead, device: torch.device, bar: "ProgressBar") -> list[Part]:
+def next_parts(batches: BatchesAhead, device: torch.device, bar: ProgressBar) -> list[Part]:
     """Take the parts of the next step while a GPU is still computing, and note how long it was not."""
     begin = time.monotonic()
     parts = batches.next()
@@ -256,6 +250,19 @@ def set_rate(training: Training, state: TrainingState) -> float:
     )
     set_learning_rate(training.optimizer, settings.peak * factor)
     return settings.peak * factor
+
+
+def compute_gradient(training: Training, parts: list[Part], agreed: Agreed, *, step: int) -> list[Losses]:
+    """Add up the gradient of a step over its parts and processes; see `add_up_gradient`."""
+    return add_up_gradient(
+        training.model,
+        parts,
+        accelerator=training.accelerator,
+        processes=training.processes,
+        settings=training.recipe.training,
+        step=step,
+        arguments=loss_arguments(training, parts, agreed),
+    )
 
 
 def loss_arguments(training: Training, parts: list[Part], agreed: Agreed) -> dict[str, float]:
@@ -321,7 +328,7 @@ def skips_by_itself(training: Training) -> bool:
 
 
 def settled(
-    training: Training, state: TrainingState, move: Move | None, *, order: RowOrder, bar: "ProgressBar"
+    training: Training, state: TrainingState, move: Move | None, *, order: RowOrder, bar: ProgressBar
 ) -> TrainingState:
     """Read the numbers of the last step, if there is one that was not read, and count and report it.
 
@@ -367,7 +374,7 @@ def leave_out(training: Training, state: TrainingState, *, rows: list[RowKey], b
     return state
 
 
-def report_step(training: Training, state: TrainingState, move: Move, *, bar: "ProgressBar") -> None:
+def report_step(training: Training, state: TrainingState, move: Move, *, bar: ProgressBar) -> None:
     """Log a step's losses, added up over all parts of all processes in their order."""
     norm, losses = move.read()
     summed = torch.cat(training.processes.gather_rows(torch.tensor(losses, dtype=torch.float64))).sum(0).tolist()
@@ -464,94 +471,3 @@ class Interval:
             return 0
         done = {"steps": state.step, "tokens": state.tokens, "seconds": state.seconds}[self.every.kind]
         return int(done // self.every.value)
-
-
-@dataclass
-class ReceivedSignal:
-    """The number of the stop signal that came, 0 while none did."""
-
-    number: int = 0
-
-
-@contextlib.contextmanager
-def stop_signals() -> Iterator[ReceivedSignal]:
-    """Note a signal instead of dying of it; the loop looks between two steps.
-
-    SIGUSR1 is how some clusters' queues say that a job's time is nearly over.
-    """
-    received = ReceivedSignal()
-
-    def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 (the signature of a handler)
-        received.number = number
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-class ProgressBar:
-    """The share of the budget that is done as a bar, with the time left, the losses and the tokens a second.
-
-    Attributes:
-        speed: Token positions a second since the process began to train.
-        left: The time left, as a text. The first step, which compiles, says nothing of how long the others take.
-        first_step: When it ended, and the share of the budget that was done then.
-        waited: Seconds in which the device had nothing to do while the next batch was made; at most, on a GPU, which
-            may have ended its work at any moment of making it.
-    """
-
-    def __init__(self, bar: "tqdm[Any]", budget: Budget, state: TrainingState) -> None:
-        self.bar, self.budget = bar, budget
-        self.start, self.start_tokens = time.monotonic(), state.tokens
-        self.speed = self.waited = 0.0
-        self.left = "?"
-        self.first_step: tuple[float, float] | None = None
-
-    @property
-    def waiting_share(self) -> float:
-        """Share of the time in which the device waited for data."""
-        return round(self.waited / max(time.monotonic() - self.start, 1e-9), 4)
-
-    def advance(self, state: TrainingState) -> None:
-        """Move to where the run stands."""
-        now, done = time.monotonic(), _share_done(self.budget, state)
-        self.speed = round((state.tokens - self.start_tokens) / max(now - self.start, 1e-9), 1)
-        if self.first_step is None:
-            self.first_step = now, done
-        self.left = _time_left(self.first_step, (now, done))
-        self.bar.update(done - self.bar.n)
-
-    def show(self, losses: dict[str, float], *, skipped: int) -> None:
-        """Show the last losses, how fast it goes, and how many steps were left out, if any."""
-        shown = {name: f"{value:.3f}" for name, value in sorted(losses.items())}
-        speed = {"tokens/s": f"{self.speed:,.0f}", "waiting": f"{self.waiting_share:.1%}"}
-        left_out = {"left out": skipped} if skipped else {}
-        self.bar.set_postfix({"left": self.left, **shown, **speed, **left_out}, refresh=False)
-
-
-@contextlib.contextmanager
-def progress_bar(training: Training, state: TrainingState) -> Iterator[ProgressBar]:
-    """Show a bar on the main process's standard error: every second on a terminal, twice a minute in a log."""
-    budget = training.recipe.training.budget
-    with tqdm(
-        total=1.0,
-        initial=_share_done(budget, state),
-        desc="training",
-        bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}{postfix}",
-        disable=not training.accelerator.is_main_process,
-        mininterval=1 if sys.stderr.isatty() else 30,
-    ) as bar:
-        yield ProgressBar(bar, budget, state)
-
-
-def _share_done(budget: Budget, state: TrainingState) -> float:
-    return progress(budget, state.step, tokens=state.tokens, seconds=state.seconds)
-
-
-def _time_left(begin: tuple[float, float], now: tuple[float, float]) -> str:
-    """Write the time left as a text, from two moments and the shares of the budget that were done at them."""
-    done = now[1] - begin[1]
-    return tqdm.format_interval((1 - now[1]) * (now[0] - begin[0]) / done) if done > 0 else "?"
