@@ -22,6 +22,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, Trainer, Tr
 import hf_minilm  # noqa: F401 -- registers the architecture
 from hf_minilm.model.positions import POSITION_SCHEMES, PositionScheme
 from hf_minilm.model.variable_length import VARIABLE_LENGTH
+from hf_minilm.one_line import one_line
 
 Rows = NDArray[np.float64]
 DRAWS = 2000
@@ -62,7 +63,7 @@ def run(main: Callable[[], None]) -> int:
     try:
         main()
     except (ValueError, OSError) as error:
-        print(f"{Path(sys.argv[0]).stem}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{Path(sys.argv[0]).stem}: {one_line(error, longest=2_000)}", file=sys.stderr)
         return 2
     return 0
 

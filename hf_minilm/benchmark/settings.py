@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..model.configuration_minilm import SIZES
-from ..training.recipe_values import nearest, read_yaml
+from ..training.recipe_values import nearest
+from ..yaml_text import read_yaml
 
 _LEAST = {"rounds": 1, "steps": 1, "rows": 2, "length": 16, "vocabulary": 300, "texts": 1, "new_tokens": 2}
 _OWN = {

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Sequence
 
 from .. import __version__
+from ..one_line import one_line
 from . import bench, card, check, evaluate, export_model, import_model, plot, pretrain, push, resume_check, view
 
 SUBCOMMANDS = {
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return SUBCOMMANDS[parsed.command].run(parsed)
     except (ValueError, OSError, FloatingPointError, MemoryError) as error:
-        print(f"hf-minilm: {_one_line(error)}", file=sys.stderr)
+        print(f"hf-minilm: {_printable_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(
@@ -55,11 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGINT
 
 
-def _one_line(error: Exception) -> str:
+def _printable_line(error: Exception) -> str:
     """Write an error on one line of bounded length, in which no character can do anything to a terminal."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    if len(text) > _LONGEST_LINE:
-        text = f"{text[: _LONGEST_LINE // 2]} ... {text[-_LONGEST_LINE // 2 :]}"
+    text = one_line(error, _LONGEST_LINE)
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 

@@ -13,6 +13,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 
 from ..model.layers import pooling_of
+from ..one_line import one_line
 from .architecture import Architecture, Head, field_names
 from .registry import ARCHITECTURES
 from .tensors import get_field
@@ -181,7 +182,7 @@ def _unmet_needs(config: PreTrainedConfig, head: Head) -> list[Obstacle]:
 
 def _reason(error: Exception) -> str:
     """Give what a configuration that refuses itself says, without the wrapping of the library that checks types."""
-    return " ".join(str(error.__cause__ or error).split()).rstrip(".")
+    return one_line(error.__cause__ or error).rstrip(".")
 
 
 def _short(value: Any) -> str:

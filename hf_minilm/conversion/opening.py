@@ -16,10 +16,10 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrained
 from transformers.utils import logging
 from transformers.utils.hub import cached_file
 
+from ..one_line import one_line
 from .architecture import Architecture, Head
 from .tensors import refuse_tensors, several
 
-_LONGEST_REASON = 300  # characters of another library's error
 _TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -56,7 +56,7 @@ def open_config(name: str, *, revision: str | None = None) -> PreTrainedConfig:
         try:
             return AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
         except OSError as error:
-            raise FileNotFoundError(f"{rule} ({_reason(error)}).") from error
+            raise FileNotFoundError(f"{rule} ({one_line(error)}).") from error
 
 
 def open_weights(
@@ -185,12 +185,7 @@ def unreadable_is_one_line(name: str) -> Iterator[None]:
     except (OSError, ValueError, MemoryError):
         raise
     except Exception as error:
-        raise ValueError(f"model ({name}) must be whole; save it again ({_reason(error)}).") from error
-
-
-def _reason(error: Exception) -> str:
-    """Give another library's error in one line."""
-    return " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
+        raise ValueError(f"model ({name}) must be whole; save it again ({one_line(error)}).") from error
 
 
 @contextlib.contextmanager

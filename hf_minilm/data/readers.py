@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from ..one_line import one_line
 from .document import Document
 from .limits import (
     CONVERSION,
@@ -202,11 +203,7 @@ class HubDataset:
             raise self._failure(error) from error
 
     def _failure(self, error: Exception) -> OSError:
-        return OSError(f"hub source ({self.address}) must be readable; check name and connection ({_one_line(error)}).")
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+        return OSError(f"hub source ({self.address}) must be readable; check name and connection ({one_line(error)}).")
 
 
 def _text_key(keys: Iterable[str], place: str) -> str:
@@ -357,7 +354,7 @@ def _raw_pieces(path: Path) -> Iterator[bytes]:
                     )
                 yield piece
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"file ({path}) must be a whole gzip file; compress it again ({_one_line(error)}).") from error
+        raise ValueError(f"file ({path}) must be a whole gzip file; compress it again ({one_line(error)}).") from error
 
 
 def _pieces(stream: BinaryIO) -> Iterator[bytes]:
@@ -494,7 +491,7 @@ def _parse(text: str, path: Path, first_line: int) -> object:
 
 
 def _no_plain_json(path: Path, line: int, error: Exception) -> ValueError:
-    return ValueError(f"{path}:{line}: record must be plain JSON; correct it ({_one_line(error)}).")
+    return ValueError(f"{path}:{line}: record must be plain JSON; correct it ({one_line(error)}).")
 
 
 def parquet_records(
@@ -526,7 +523,7 @@ def parquet_records(
                     decoded = [_decoded(text, f"{path}:{number}", encoding_errors) for text in texts]
                     yield number, dict(zip(columns, decoded, strict=True))
     except (pyarrow.ArrowException, OSError) as error:
-        raise ValueError(f"file ({path}) must be Parquet with text; write it again ({_one_line(error)}).") from error
+        raise ValueError(f"file ({path}) must be Parquet with text; write it again ({one_line(error)}).") from error
 
 
 def _parquet_batch_size(path: Path, metadata: Any) -> int:

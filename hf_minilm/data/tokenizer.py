@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from ..one_line import one_line
 from .document import Document
 from .limits import part_long_words
 
@@ -210,7 +211,7 @@ def load_tokenizer(folder_or_name: str | Path, *, what: str = "tokenizer") -> Pr
     except OSError as error:
         raise FileNotFoundError(
             f"{what} ({folder_or_name}) must be a folder with a tokenizer, or a Hub name that can be reached; correct "
-            f"it ({_reason(error)})."
+            f"it ({one_line(error)})."
         ) from error
     except MemoryError:
         raise
@@ -218,7 +219,7 @@ def load_tokenizer(folder_or_name: str | Path, *, what: str = "tokenizer") -> Pr
         # A panic of `tokenizers` derives from BaseException alone.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        raise ValueError(f"{what} ({folder_or_name}) must be whole; save it again ({_reason(error)}).") from error
+        raise ValueError(f"{what} ({folder_or_name}) must be whole; save it again ({one_line(error)}).") from error
     backend(tokenizer)
     if set(vocabulary.values()) != set(range(size)) or len(vocabulary) != size or not size:
         raise ValueError(
@@ -226,11 +227,6 @@ def load_tokenizer(folder_or_name: str | Path, *, what: str = "tokenizer") -> Pr
             "make it anew."
         )
     return tokenizer
-
-
-def _reason(error: BaseException) -> str:
-    """Give another library's error in one line."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _refuse_large_files(folder: Path) -> None:

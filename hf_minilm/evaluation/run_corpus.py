@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..data.corpus import Corpus
 from ..data.whole_file import write_whole
+from ..yaml_text import read_yaml_file
 
 RECIPE_FILE = "recipe.yaml"
 CORPUS_FILE = "corpus.json"
@@ -118,8 +117,6 @@ def _corpus_of(path: Path) -> Corpus:
     data = recipe.get("data") or {}
     sources = data.get("corpus") or "builtin:world"
     settings: dict[str, Any] = {name: data[name] for name in _SETTINGS if name in data}
-    if isinstance(share := settings.get("validation_share"), str):
-        settings["validation_share"] = float(share)  # YAML 1.1 takes 1e-2 for a text
     seed = (recipe.get("training") or {}).get("seed", 0)
     try:
         return Corpus([sources] if isinstance(sources, str) else sources, seed=seed, **settings)
@@ -128,11 +125,7 @@ def _corpus_of(path: Path) -> Corpus:
 
 
 def _read(path: Path) -> Mapping[str, Any]:
-    try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise ValueError(f"recipe ({path}) must be YAML; put the run's own back ({reason}).") from error
-    if not isinstance(recipe, Mapping) or not all(isinstance(recipe.get(name) or {}, Mapping) for name in _SECTIONS):
+    recipe = read_yaml_file(path)
+    if not all(isinstance(recipe.get(name) or {}, Mapping) for name in _SECTIONS):
         raise ValueError(f"recipe ({path}) must hold sections of settings; put the run's own back.")
     return recipe

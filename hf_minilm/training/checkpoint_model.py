@@ -9,6 +9,7 @@ from safetensors import safe_open
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_NAME
 
+from ..one_line import one_line
 from .checkpoint import check_finite
 
 
@@ -46,7 +47,7 @@ def load_model(
         raise
     except Exception as error:  # safetensors, torch and transformers each have classes of their own
         raise ValueError(
-            f"weights ({path}) must be those of the recipe's model; {_advice(checkpoint, config)} ({_one_line(error)})."
+            f"weights ({path}) must be those of the recipe's model; {_advice(checkpoint, config)} ({one_line(error)})."
         ) from error
     model, found = opened
     wrong = sorted(name for name, kind in kinds.items() if kind != "F32")
@@ -85,7 +86,3 @@ def _sizes(fields: Any) -> dict[str, int]:
     own = {name: value for name, value in fields.items() if type(value) is int}
     inner = {part: _sizes(fields[part]) for part in ("encoder", "decoder") if part in fields}
     return own | {f"{part}.{name}": size for part, sizes in inner.items() for name, size in sizes.items()}
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -12,11 +12,12 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..data.corpus import Corpus, Split
+from ..data.corpus import Corpus
 from ..data.document import Document
 from ..data.objectives import CausalObjective, MaskedObjective, Objective
 from ..data.pairs import PairCorpus
 from ..data.sequence_to_sequence import DenoisingObjective, PairObjective
+from ..data.sources import Split
 from ..data.store import TokenStore, build_store
 from ..data.tokenizer import load_tokenizer, refuse_other_tokenizer, sentinel_ids, special_tokens, train_tokenizer
 from ..data.world import World
@@ -24,9 +25,10 @@ from ..model.configuration_minilm import MiniLMConfig
 from ..model.configuration_minilm_seq2seq import MiniLMSeq2SeqConfig
 from ..model.modeling_minilm import MiniLMForCausalLM, MiniLMForMaskedLM, MiniLMForPreTraining
 from ..model.modeling_minilm_seq2seq import MiniLMForConditionalGeneration
+from ..one_line import one_line
+from ..yaml_text import write_inline
 from .checkpoint import find_damage, list_checkpoints
 from .recipe import Recipe
-from .recipe_values import write_inline
 
 SIDES = ("source", "target")
 """The texts of a pair."""
@@ -355,10 +357,9 @@ def build_config(
     try:
         config = preset(recipe.preset, recipe.model.size, **{**fields, **recipe.model.overrides})
     except (StrictDataclassError, TypeError, AttributeError, ArithmeticError) as error:
-        reason = " ".join(str(error).split())
         raise ValueError(
             f"model.overrides ({write_inline(recipe.model.overrides)}) must be fields of the model with values of "
-            f"their types; correct them ({reason})."
+            f"their types; correct them ({one_line(error)})."
         ) from error
     length, longest = recipe.data.sequence_length, longest_text(config)
     if length > longest:

@@ -49,7 +49,7 @@ from .loop import Training, logged_held_out_loss, train
 from .memory import explaining_full_gpu
 from .preparation import Data, build_config, open_corpus, prepare_data
 from .processes import Processes, end_with_launcher
-from .recipe import Recipe, describe_recipe, difference, load_recipe
+from .recipe import CHANGEABLE, Recipe, describe_recipe, difference, load_recipe
 from .run_lock import RunLock
 from .sharding import processes_of_a_copy
 from .stacked_muon import product_dtype
@@ -58,19 +58,6 @@ REPORT_FILE = "report.txt"
 PROBES_EACH = 100
 MOST_ROWS_REPORTED = 4096
 """Held-out rows that the report's loss is of, at most: more would keep a large corpus's run for hours."""
-CHANGEABLE = (
-    frozenset(
-        f"training.{name}"
-        for name in (
-            *("micro_batch_rows", "precision", "log_every", "save_every", "keep_last", "processes", "threads"),
-            *("timeout", "most_skipped", "attention", "compile", "vocabulary_loss", "parallelism", "shard_over"),
-            "batch_processes",
-        )
-    )
-    | {"data.cache_folder", "evaluation.translations", "evaluation.num_beams", "output.folder", "output.trackers"}
-    | {"card.license", "card.data_license", "card.languages"}
-)
-"""Settings that may change while a run is under way: they say how it works, and only rounding depends on them."""
 _NEVER_CHANGED = ("model.", "tokenizer.", "objective.name", "training.seed")
 TASKS: dict[str, Literal["fill-mask", "text-generation", "translation"]] = {
     "masked": "fill-mask",

@@ -19,6 +19,8 @@ import torch
 import torch.distributed
 from torch.distributed import distributed_c10d
 
+from ..one_line import one_line
+
 FIRST_STEP_TIMEOUT = timedelta(minutes=10)
 """How long a process may be silent before its first step is done, as it compiles the layers then."""
 
@@ -58,7 +60,7 @@ class Processes:
                 raise ProcessLostError(
                     f"processes of the run ({self.number}) must reach one another over gloo; on several machines name "
                     "the network's interface, as GLOO_SOCKET_IFNAME=eth0, where a machine's own name leads to itself "
-                    f"({' '.join(str(error).split())[:300]})"
+                    f"({one_line(error)})"
                 ) from error
             self._watched += [self._prompt, torch.distributed.group.WORLD]
 

@@ -15,16 +15,14 @@ from dataclasses import MISSING, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from ..yaml_text import read_yaml, read_yaml_file, write_inline
 from .recipe_values import (
     convert,
     describe_choices,
     describe_type,
     nearest,
-    read_yaml,
-    read_yaml_file,
     suggest,
     write_commented,
-    write_inline,
 )
 from .schedule import BUDGET_EXAMPLES, Budget, ScheduleName
 
@@ -32,10 +30,29 @@ Sections = dict[str, dict[str, Any]]
 
 
 def _setting(
-    default: Any, meaning: str, *, least: float | None = None, most: float | None = None, above: float | None = None
+    default: Any,
+    meaning: str,
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    above: float | None = None,
+    only: tuple[str, ...] = (),
+    changeable: bool = False,
 ) -> Any:
-    """Declare a field: its default, what it means, and the range of its numbers (of each, in a list)."""
-    metadata = {"help": meaning, "least": least, "most": most, "above": above}
+    """Declare a field.
+
+    Args:
+        default: Its default.
+        meaning: What it means, for a person; what `only` says is added.
+        least: The range of its numbers (of each, in a list) begins here.
+        most: And ends here.
+        above: Or begins above this.
+        only: Another setting, as `section.field`, and the values of it with which alone this one has an effect.
+        changeable: Whether it may change while a run is under way; see `CHANGEABLE`.
+    """
+    if only:
+        meaning = f"{meaning.removesuffix('.')}; {' and '.join(only[1:])} only."
+    metadata = {"help": meaning, "least": least, "most": most, "above": above, "only": only, "changeable": changeable}
     if isinstance(default, dict):
         return field(default_factory=dict, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -84,7 +101,9 @@ class DataSettings:
         "builtin:world", "A file, folder, glob, Hub data set or built-in corpus; or a list of them."
     )
     pair_fields: tuple[str, str] = _setting(
-        ("source", "target"), "Names of the two texts of a record; for a TSV without names, its first two columns."
+        ("source", "target"),
+        "Names of the two texts of a record; for a TSV without names, its first two columns.",
+        only=("objective.name", "pairs"),
     )
     languages: tuple[Literal["es", "en"], ...] = _setting(("es", "en"), "Languages of builtin:world.")
     world_documents: int = _setting(20_000, "Documents that builtin:world or builtin:pairs generates.", least=2)
@@ -95,7 +114,9 @@ class DataSettings:
     )
     validation_share: float = _setting(0.05, "Share of the documents held out, in (0, 0.5].", above=0.0, most=0.5)
     sequence_length: int = _setting(128, "Tokens in a row; rows are packed with several sequences.", least=8)
-    cache_folder: str | None = _setting(None, "Where tokenised corpora are kept; null is the user's cache folder.")
+    cache_folder: str | None = _setting(
+        None, "Where tokenised corpora are kept; null is the user's cache folder.", changeable=True
+    )
 
 
 @dataclass(frozen=True)
@@ -109,22 +130,41 @@ class ObjectiveSettings:
     )
     next_sentence: bool = _setting(True, "Also predict whether two segments are neighbours; masked only.")
     mask_rate: float = _setting(
-        0.3, "Share of the tokens to predict, in (0, 1]; BERT's is 0.15; masked only.", above=0.0, most=1.0
+        0.3,
+        "Share of the tokens to predict, in (0, 1]; BERT's is 0.15.",
+        above=0.0,
+        most=1.0,
+        only=("objective.name", "masked"),
     )
-    mask_share: float = _setting(0.8, "Of those, the share shown as [MASK]; masked only.", least=0.0, most=1.0)
+    mask_share: float = _setting(
+        0.8, "Of those, the share shown as [MASK].", least=0.0, most=1.0, only=("objective.name", "masked")
+    )
     random_share: float = _setting(
         0.1,
-        "Of those, the share shown as a random token; the rest is shown as it is; masked only.",
+        "Of those, the share shown as a random token; the rest is shown as it is.",
         least=0.0,
         most=1.0,
+        only=("objective.name", "masked"),
     )
-    whole_word: bool = _setting(True, "Whether all tokens of a word are chosen together; masked only.")
+    whole_word: bool = _setting(
+        True, "Whether all tokens of a word are chosen together.", only=("objective.name", "masked")
+    )
     noise_share: float = _setting(
-        0.15, "Share of the tokens that the gaps take, in (0, 0.5]; denoising only.", above=0.0, most=0.5
+        0.15,
+        "Share of the tokens that the gaps take, in (0, 0.5].",
+        above=0.0,
+        most=0.5,
+        only=("objective.name", "denoising"),
     )
-    span_length: float = _setting(3.0, "Mean number of tokens in a gap; denoising only.", least=1.0)
+    span_length: float = _setting(
+        3.0, "Mean number of tokens in a gap.", least=1.0, only=("objective.name", "denoising")
+    )
     label_smoothing: float = _setting(
-        0.0, "Share of a target's probability spread over all tokens; pairs and denoising only.", least=0.0, most=0.5
+        0.0,
+        "Share of a target's probability spread over all tokens.",
+        least=0.0,
+        most=0.5,
+        only=("objective.name", "pairs", "denoising"),
     )
 
 
@@ -140,7 +180,9 @@ class OptimizerSettings:
     )
     betas: tuple[float, float] = _setting((0.9, 0.98), "Decay of the two moments, each in [0, 1).", least=0.0, most=1.0)
     epsilon: float = _setting(1e-8, "Added to the root of the second moment.", above=0.0)
-    momentum: float = _setting(0.95, "Decay of Muon's momentum, in [0, 1); muon only.", least=0.0, most=1.0)
+    momentum: float = _setting(
+        0.95, "Decay of Muon's momentum, in [0, 1).", least=0.0, most=1.0, only=("optimizer.name", "muon")
+    )
     weight_decay: float = _setting(0.01, "Decoupled decay; not for norms, biases and embeddings.", least=0.0)
     gradient_clip: float = _setting(1.0, "Longest norm of the whole gradient; 0 does not clip.", least=0.0)
     schedule: ScheduleName = _setting("cosine", "How the learning rate falls after the warm-up.")
@@ -148,7 +190,9 @@ class OptimizerSettings:
     final_share: float = _setting(
         0.0, "Last learning rate as a share of the peak; not for constant and noam.", least=0.0, most=1.0
     )
-    decay_share: float = _setting(0.2, "Share of the budget in which the rate falls; wsd only.", least=0.0, most=1.0)
+    decay_share: float = _setting(
+        0.2, "Share of the budget in which the rate falls.", least=0.0, most=1.0, only=("optimizer.schedule", "wsd")
+    )
 
     @property
     def peak(self) -> float:
@@ -168,7 +212,10 @@ class TrainingSettings:
     )
     batch_rows: int = _setting(16, "Rows a step, over all processes together.", least=1)
     micro_batch_rows: int | None = _setting(
-        None, "Most rows a process puts through the model at once; null is its whole share of the step.", least=1
+        None,
+        "Most rows a process puts through the model at once; null is its whole share of the step.",
+        least=1,
+        changeable=True,
     )
     gradient_parts: int | None = _setting(
         None,
@@ -178,26 +225,34 @@ class TrainingSettings:
         most=2**16,
     )
     precision: Literal["auto", "fp32", "bf16"] = _setting(
-        "auto", "Arithmetic; auto is bf16 where the device is fast at it."
+        "auto", "Arithmetic; auto is bf16 where the device is fast at it.", changeable=True
     )
     seed: int = _setting(0, "Decides the weights, the order, the masks and dropout.", least=0, most=2**32 - 1)
-    log_every: int = _setting(10, "Steps between two lines of metrics.jsonl.", least=1)
+    log_every: int = _setting(10, "Steps between two lines of metrics.jsonl.", least=1, changeable=True)
     save_every: Budget | Literal["never"] = _setting(
-        Budget("seconds", 120), "Between two checkpoints, as 5min or 1000steps; never leaves the last one only."
+        Budget("seconds", 120),
+        "Between two checkpoints, as 5min or 1000steps; never leaves the last one only.",
+        changeable=True,
     )
-    keep_last: int = _setting(2, "Newest checkpoints to keep.", least=1)
+    keep_last: int = _setting(2, "Newest checkpoints to keep.", least=1, changeable=True)
     processes: int | None = _setting(
-        None, "Processes the run must have, or it stops at once; null takes what the launcher gives.", least=1
+        None,
+        "Processes the run must have, or it stops at once; null takes what the launcher gives.",
+        least=1,
+        changeable=True,
     )
     parallelism: Literal["data", "sharded"] = _setting(
         "data",
         "What several processes hold: the whole model each, or weights, gradients and moments shared out (FSDP2).",
+        changeable=True,
     )
     shard_over: int | None = _setting(
         None,
         "Processes that share one copy of the model, such as those of a machine, while other copies train beside it; "
-        "null is all; sharded only.",
+        "null is all.",
         least=2,
+        only=("training.parallelism", "sharded"),
+        changeable=True,
     )
     threads: int | None = _setting(
         None,
@@ -205,6 +260,7 @@ class TrainingSettings:
         "gradient_parts and beside a GPU.",
         least=1,
         most=4096,
+        changeable=True,
     )
     batch_processes: int | None = _setting(
         None,
@@ -212,27 +268,34 @@ class TrainingSettings:
         "allow.",
         least=0,
         most=256,
+        changeable=True,
     )
     timeout: float = _setting(
         120.0,
         "Seconds after which a process that does not answer is given up; 600 in its first step.",
         least=1.0,
+        changeable=True,
     )
     most_skipped: int = _setting(
-        3, "Steps in a row that may be left out, as a loss or gradient is not finite, before the run stops.", least=0
+        3,
+        "Steps in a row that may be left out, as a loss or gradient is not finite, before the run stops.",
+        least=0,
+        changeable=True,
     )
     attention: Literal["auto", "sdpa", "eager", "minilm_varlen"] = _setting(
         "auto",
         "Attention kernel; eager is the written-out formula, minilm_varlen never looks across sequences, auto is the "
         "one that trains fastest here.",
+        changeable=True,
     )
     compile: Literal["auto", "yes", "no"] = _setting(
-        "auto", "Whether torch.compile fuses the layers; auto where the time that it takes comes back."
+        "auto", "Whether torch.compile fuses the layers; auto where the time that it takes comes back.", changeable=True
     )
     vocabulary_loss: Literal["auto", "chunked", "plain", "torch", "liger"] = _setting(
         "auto",
         "How the loss over the vocabulary is computed: chunked, by all logits at once, or another's kernel; liger is "
         "the package liger-kernel, on CUDA.",
+        changeable=True,
     )
 
     @property
@@ -249,16 +312,28 @@ class EvaluationSettings:
         Budget("steps", 200), "Between two evaluations, as 200steps or 5min; never evaluates at the end only."
     )
     rows: int = _setting(512, "Most held-out rows an evaluation reads.", least=1)
-    translations: int = _setting(500, "Most held-out sources that the report translates; pairs only.", least=1)
-    num_beams: int = _setting(4, "Beams of its second translation, beside the greedy one; pairs only.", least=1)
+    translations: int = _setting(
+        500,
+        "Most held-out sources that the report translates.",
+        least=1,
+        only=("objective.name", "pairs"),
+        changeable=True,
+    )
+    num_beams: int = _setting(
+        4,
+        "Beams of its second translation, beside the greedy one.",
+        least=1,
+        only=("objective.name", "pairs"),
+        changeable=True,
+    )
 
 
 @dataclass(frozen=True)
 class OutputSettings:
     """Where the results go."""
 
-    folder: str = _setting("auto", "Run folder; auto is runs/ and the name of the corpus.")
-    trackers: tuple[str, ...] = _setting((), "Accelerate trackers to log to, such as tensorboard.")
+    folder: str = _setting("auto", "Run folder; auto is runs/ and the name of the corpus.", changeable=True)
+    trackers: tuple[str, ...] = _setting((), "Accelerate trackers to log to, such as tensorboard.", changeable=True)
 
 
 @dataclass(frozen=True)
@@ -266,13 +341,17 @@ class CardSettings:
     """What the model's card says and no run can measure."""
 
     license: str | None = _setting(
-        None, "Licence of the model, by the Hub's name for it, as apache-2.0 or cc-by-4.0; null leaves it unsaid."
+        None,
+        "Licence of the model, by the Hub's name for it, as apache-2.0 or cc-by-4.0; null leaves it unsaid.",
+        changeable=True,
     )
     data_license: str | None = _setting(
-        None, "Licence of the corpus, likewise; that of builtin:world and builtin:pairs is known."
+        None, "Licence of the corpus, likewise; that of builtin:world and builtin:pairs is known.", changeable=True
     )
     languages: tuple[str, ...] = _setting(
-        (), "Languages of the corpus by their ISO 639 codes, as [es, qu]; those of the built-in corpora are known."
+        (),
+        "Languages of the corpus by their ISO 639 codes, as [es, qu]; those of the built-in corpora are known.",
+        changeable=True,
     )
 
 
@@ -468,22 +547,16 @@ class Recipe:
     def _without_effect(self) -> dict[str, str]:
         """Map each field that another one leaves without effect to that other one and its value."""
         causes: dict[str, str] = {}
-        name = self.objective.name
-        for names, fields in _ONLY_WITH_OBJECTIVES.items():
-            if name not in names:
-                causes |= dict.fromkeys(fields, f"objective.name {name}")
+        for section, item, _ in _fields(self):
+            other, *values = item.metadata["only"] or [None]
+            if other and (value := operator.attrgetter(other)(self)) not in values:
+                causes[f"{section}.{item.name}"] = f"{other} {value}"
         if "builtin:world" not in self.corpora:
             causes["data.languages"] = "a data.corpus that is not builtin:world"
             if "builtin:pairs" not in self.corpora:
                 causes["data.world_documents"] = "a data.corpus that is neither builtin:world nor builtin:pairs"
         if self.tokenizer.folder is not None:
             causes |= dict.fromkeys(_TRAINED_TOKENIZER_ONLY, "tokenizer.folder")
-        if self.training.parallelism != "sharded":
-            causes["training.shard_over"] = f"training.parallelism {self.training.parallelism}"
-        if self.optimizer.name != "muon":
-            causes["optimizer.momentum"] = f"optimizer.name {self.optimizer.name}"
-        if self.optimizer.schedule != "wsd":
-            causes["optimizer.decay_share"] = f"optimizer.schedule {self.optimizer.schedule}"
         if self.optimizer.schedule in ("constant", "noam"):
             causes["optimizer.final_share"] = f"optimizer.schedule {self.optimizer.schedule}"
         return causes
@@ -535,13 +608,6 @@ _OBJECTIVES_OF = {
     "vaswani2017": ("pairs", "denoising"),
 }
 """What each preset's model can be trained to predict; the direction that it reads in follows from that."""
-_ONLY_WITH_OBJECTIVES: dict[tuple[str, ...], tuple[str, ...]] = {
-    ("masked",): tuple(f"objective.{name}" for name in ("mask_rate", "mask_share", "random_share", "whole_word")),
-    ("denoising",): ("objective.noise_share", "objective.span_length"),
-    ("pairs", "denoising"): ("objective.label_smoothing",),
-    ("pairs",): ("data.pair_fields", "evaluation.translations", "evaluation.num_beams"),
-}
-"""Objectives, and the fields that have an effect with these alone."""
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 _LANGUAGE = re.compile(r"[a-z]{2,3}|code|multilingual")
@@ -553,6 +619,13 @@ _LIMITS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
     "above": ("above", operator.gt),
 }
 _TYPES: dict[str, type[Any]] = {item.name: cast(type[Any], item.default_factory) for item in dataclasses.fields(Recipe)}
+CHANGEABLE = frozenset(
+    f"{section}.{item.name}"
+    for section, declared in _TYPES.items()
+    for item in dataclasses.fields(declared)
+    if item.metadata["changeable"]
+)
+"""Settings that may change while a run is under way: they say how it works, and only rounding depends on them."""
 
 
 def load_recipe(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Recipe:

@@ -167,7 +167,11 @@ def test_a_source_that_is_half_of_the_run_and_a_broken_recipe_are_refused(files,
     recipe = Path(files / "run" / "recipe.yaml")
     with pytest.raises(ValueError, match=r"two in the corpus of the model's run \(1 of 2\) must be all; name"):
         corpus_with(str(files / "two"), recipe)
-    for text, message in (("data: [", r"must be YAML"), ("- a", r"must hold sections of settings")):
+    for text, message in (
+        ("data: [", r"must be valid YAML"),
+        ("- a", r"must be sections with fields"),
+        ("data: 1", r"must hold sections"),
+    ):
         recipe.write_text(text, encoding="utf-8")
         with pytest.raises(ValueError, match=message):
             corpus_with(str(files / "two"), recipe)
