@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from hf_minilm import MiniLMForCausalLM, MiniLMForMaskedLM, MiniLMForNextSentencePrediction, MiniLMForPreTraining
+from hf_minilm.model.layers import first_tokens
 from hf_minilm.model.losses import (
     IGNORED,
-    first_tokens,
     next_tokens,
     normalised_cross_entropy,
     order_cross_entropy,
@@ -176,8 +176,12 @@ def test_labels_of_one_column_and_of_whole_rows_mean_what_flat_labels_mean(make_
 def test_the_first_tokens_of_packed_sequences_are_picked_in_row_order():
     hidden_states = torch.arange(14.0).view(2, 7, 1)
     order = packed_order_batch()["next_sentence_label"]
-    assert first_tokens(hidden_states, order).flatten().tolist() == [0.0, 3.0, 7.0, 12.0]
-    assert first_tokens(hidden_states, None).flatten().tolist() == [0.0, 7.0]
+    mask = torch.tensor([[0, 0, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 0, 0]])
+    assert first_tokens(hidden_states, None, order).flatten().tolist() == [0.0, 3.0, 7.0, 12.0]
+    assert first_tokens(hidden_states, mask, order).flatten().tolist() == [0.0, 3.0, 7.0, 12.0]
+    assert first_tokens(hidden_states, None, None).flatten().tolist() == [0.0, 7.0]
+    assert first_tokens(hidden_states, mask, torch.tensor([0, 1])).flatten().tolist() == [2.0, 7.0]
+    assert first_tokens(hidden_states, mask[:, None, None].bool(), None).flatten().tolist() == [0.0, 7.0]
     expected = nn.functional.cross_entropy(torch.eye(2)[[0, 1, 0, 1]], torch.tensor([1, 0, 0, 1]))
     torch.testing.assert_close(order_cross_entropy(torch.eye(2)[[0, 1, 0, 1]], order), expected)
 
