@@ -185,7 +185,7 @@ class OptimizerSettings:
     )
     weight_decay: float = _setting(0.01, "Decoupled decay; not for norms, biases and embeddings.", least=0.0)
     gradient_clip: float = _setting(1.0, "Longest norm of the whole gradient; 0 does not clip.", least=0.0)
-    schedule: ScheduleName = _setting("cosine", "How the learning rate falls after the warm-up.")
+    schedule: ScheduleName = _setting("linear", "How the learning rate falls after the warm-up.")
     warmup_share: float = _setting(0.05, "Share of the budget in which the rate rises from 0.", least=0.0, most=1.0)
     final_share: float = _setting(
         0.0, "Last learning rate as a share of the peak; not for constant and noam.", least=0.0, most=1.0
