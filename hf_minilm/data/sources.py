@@ -143,7 +143,7 @@ class SourcedCorpus(ABC):
             return self._world_documents
         return max(_FEWEST_HELD_OUT_STORIES, round(self._world_documents * self._validation_share))
 
-    def _identity(self, part: "Part") -> str:
+    def _identity(self, part: Part) -> str:
         if isinstance(part, SourceFile):
             self._stamps[part.path] = _stamp(part.path)
             return part.identity()

@@ -548,9 +548,11 @@ class Recipe:
         """Map each field that another one leaves without effect to that other one and its value."""
         causes: dict[str, str] = {}
         for section, item, _ in _fields(self):
-            other, *values = item.metadata["only"] or [None]
-            if other and (value := operator.attrgetter(other)(self)) not in values:
-                causes[f"{section}.{item.name}"] = f"{other} {value}"
+            if item.metadata["only"]:
+                other, *fitting = item.metadata["only"]
+                value = operator.attrgetter(other)(self)
+                if value not in fitting:
+                    causes[f"{section}.{item.name}"] = f"{other} {value}"
         if "builtin:world" not in self.corpora:
             causes["data.languages"] = "a data.corpus that is not builtin:world"
             if "builtin:pairs" not in self.corpora:
