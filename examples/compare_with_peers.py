@@ -10,7 +10,7 @@ weights. Trainer trains it in one of two forms:
 
 - as its users run it: TrainingArguments' defaults (batches of 8, fp32, AdamW at 5e-5 falling linearly), on full rows of
   the run's length cut from the joined documents as `run_mlm.py` and `run_clm.py` do, or on pairs of sentences;
-- `--tuned`: the run's rows a step and its arithmetic, AdamW at 1e-3 with betas 0.9 and 0.98, 5 % warm-up.
+- `--tuned`: the run's rows a step and its arithmetic, AdamW at 1e-3, betas 0.9 and 0.98, 5 % warm-up, falling likewise.
 
 The other model's learning rate follows the share of the time that is used, as the run's does; Trainer's own would need
 to know how many steps there will be. Tokenising counts for nobody. The run's time has its evaluations, checkpoints and

@@ -10,6 +10,7 @@ from hf_minilm.one_line import one_line
     [
         (ValueError(" two\n\tlines\u2028and more "), "two lines and more"),
         (OSError(2, "No such file"), "[Errno 2] No such file"),
+        (OSError("file \x1b[2J\u202e of niños"), "file \\x1b[2J\\u202e of niños"),
         (MemoryError(), "MemoryError"),
         (ValueError("\n"), "ValueError"),
     ],

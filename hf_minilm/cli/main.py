@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return SUBCOMMANDS[parsed.command].run(parsed)
     except (ValueError, OSError, FloatingPointError, MemoryError) as error:
-        print(f"hf-minilm: {_printable_line(error)}", file=sys.stderr)
+        print(f"hf-minilm: {one_line(error, _LONGEST_LINE)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(
@@ -54,12 +54,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 128 + signal.SIGINT
-
-
-def _printable_line(error: Exception) -> str:
-    """Write an error on one line of bounded length, in which no character can do anything to a terminal."""
-    text = one_line(error, _LONGEST_LINE)
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
 if __name__ == "__main__":
